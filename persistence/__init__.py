@@ -1,0 +1,1 @@
+"""What is never lost: events, the write-ahead log, the journal, and what is folded from them."""

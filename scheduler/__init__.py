@@ -1,0 +1,1 @@
+"""What happens by itself: periodic tasks behind breakers, health, and the doctor."""
