@@ -2,6 +2,7 @@
 
     async def test_...      runs in an event loop of its own and fails after LIMIT_S
     count(20, 500)          20 rounds by default, 500 under `scripts/test deep`
+    limit                   `@pytest.mark.limit(120)` on a coroutine that is allowed more than LIMIT_S
     seed                    a number to draw from, shown when the test fails; FINN_TEST_SEED repeats it
 """
 
@@ -9,12 +10,19 @@ import asyncio
 import inspect
 import os
 import random
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+NODE = Path(sys.executable).with_name("node")  # pinned by requirements-test.lock
+CHROMIUM = Path("/usr/bin/chromium")  # Debian's
+
 LIMIT_S = 30.0
+DEEP_FACTOR = 20  # how much longer a coroutine may take when it counts deep
 DEEP = os.environ.get("FINN_TEST_DEEP") == "1"
 SEED = int(os.environ.get("FINN_TEST_SEED") or random.SystemRandom().getrandbits(32))
 
@@ -46,10 +54,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(_within_limit(pyfuncitem, arguments))
+    asyncio.run(_in_time(pyfuncitem.obj(**arguments), _limit_s(pyfuncitem)))
     return True
 
 
-async def _within_limit(test: pytest.Function, arguments: dict[str, Any]) -> None:
-    async with asyncio.timeout(LIMIT_S):
-        await test.obj(**arguments)
+def _limit_s(test: pytest.Function) -> float:
+    mark = test.get_closest_marker("limit")
+    return (mark.args[0] if mark else LIMIT_S) * count(1, DEEP_FACTOR)
+
+
+async def _in_time(test: Coroutine[Any, Any, None], limit_s: float) -> None:
+    async with asyncio.timeout(limit_s):
+        await test
