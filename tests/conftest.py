@@ -1,9 +1,9 @@
-"""What every test shares: coroutines as tests, counts for the quick, the normal and the deep measure, seeds that are told.
+"""What every test shares: coroutines as tests, counts for the normal and the deep measure, seeds that are told.
 
-    async def test_...      runs in an event loop of its own and fails after LIMIT_S
-    count(20, 500)          20 rounds by default, 500 under `scripts/test deep`
-    limit                   `@pytest.mark.limit(120)` on a coroutine that is allowed more than LIMIT_S
-    seed                    a number to draw from, shown when the test fails; FINN_TEST_SEED repeats it
+async def test_...      runs in an event loop of its own and fails after LIMIT_S
+count(20, 500)          20 rounds by default, 500 under `scripts/test deep`
+limit                   `@pytest.mark.limit(120)` on a coroutine that is allowed more than LIMIT_S
+seed                    a number to draw from, shown when the test fails; FINN_TEST_SEED repeats it
 """
 
 import asyncio

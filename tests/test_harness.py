@@ -20,9 +20,18 @@ def test_a_coroutine_test_fails_where_it_should(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     (tmp_path / "conftest.py").write_text("from tests.conftest import pytest_pyfunc_call\n")
     (tmp_path / "test_example.py").write_text(EXAMPLE)
-    command = [sys.executable, "-m", "pytest", "-c", str(root / "pyproject.toml"), "-p", "no:cacheprovider", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        str(root / "pyproject.toml"),
+        "-p",
+        "no:cacheprovider",
+        str(tmp_path),
+    ]
     output = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False).stdout
     assert "AssertionError: reached" in output
-    assert "FAILED test_example.py::test_that_hangs - TimeoutError" in output
+    assert "::test_that_hangs - TimeoutError" in output
     assert "coroutine 'sleep' was never awaited" in output
     assert "3 failed, 1 passed" in output
