@@ -1,0 +1,48 @@
+"""The documentation names everything a person can set, call or type."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.tools import TOOLS
+from gateway.settings import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
+
+
+def text(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    """The commands as `finn --help` lists them: `{serve,chat,…}` in its first line of use."""
+    finn = [sys.executable, "-P", "-c", "from gateway.cli import main; main()", "--help"]
+    usage = subprocess.run(finn, capture_output=True, text=True, check=True).stdout
+    listed = re.search(r"\{([a-z,\s]+)\}", usage)
+    assert listed, usage
+    return re.split(r",\s*", listed[1])
+
+
+def test_every_setting_is_documented() -> None:
+    documented = text("settings.md")
+    assert [setting.name for setting in SETTINGS if f"`{setting.name}`" not in documented] == []
+
+
+def test_every_tool_is_documented() -> None:
+    documented = text("tools.md")
+    assert [tool.declaration.name for tool in TOOLS if f"`{tool.declaration.name}`" not in documented] == []
+
+
+def test_every_command_is_documented() -> None:
+    documented = text("commands.md")
+    assert [command for command in commands() if f"`finn {command}" not in documented] == []
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_a_link_between_pages_leads_somewhere(page: Path) -> None:
+    links = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
