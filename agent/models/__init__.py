@@ -1,0 +1,152 @@
+"""The models, and which one is meant.
+
+    FINN_MODEL   builtin | anthropic:NAME | openai:NAME | scripted:FILE
+    unset        Anthropic's default if its key is set, else OpenAI's if its key is set, else builtin
+
+Importing this costs nothing: what a wire needs (an SDK, 1-2 s) is imported by `preload` in a thread, or by the first
+call, also in a thread.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from agent.model import About, Delta, Model, Request
+from agent.models import builtin, catalog, scripted
+from agent.models.catalog import Wire
+from persistence.clock import Clock
+from persistence.errors import ModelDenied, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from agent.models.pydantic_ai import PydanticAI
+
+IDLE_S = 60.0  # without a byte for so long, a stream counts as stalled
+
+KEY_NAMES: dict[Wire, str] = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+APIS: dict[Wire, str] = {"anthropic": "anthropic-messages", "openai": "openai-completions"}  # Pi's names
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the settings say about the model. An empty value counts as not set."""
+
+    model: str | None = None
+    base_url: str | None = None
+    anthropic_key: str | None = field(default=None, repr=False)
+    openai_key: str | None = field(default=None, repr=False)
+    idle_s: float = IDLE_S
+
+    def key(self, wire: Wire) -> str | None:
+        """The key of a wire, if there is one."""
+        return {"anthropic": self.anthropic_key, "openai": self.openai_key}[wire] or None
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Where a wire leads: everything that a call needs to know."""
+
+    wire: Wire
+    name: str
+    base_url: str | None
+    key: str | None = field(repr=False)
+    limits: catalog.Limits
+    idle_s: float
+
+
+def choose(chosen: Chosen, clock: Clock) -> Model:
+    """The model that the settings mean. It can be asked at once; see `preload`. Raises UsageError."""
+    if chosen.base_url and not chosen.model:
+        raise UsageError("FINN_MODEL_BASE_URL is set without FINN_MODEL", hint="set FINN_MODEL=openai:NAME as well")
+    kind, _, rest = (chosen.model or default(chosen)).partition(":")
+    match kind:
+        case "builtin" if not rest:
+            return builtin.Builtin()
+        case "scripted" if rest:
+            return scripted.Scripted(scripted.load(Path(rest)), clock)
+        case "anthropic" | "openai" if rest:
+            return Remote(provider(kind, rest, chosen), clock)
+    raise UsageError(
+        f"FINN_MODEL={chosen.model} is no model", hint="builtin, anthropic:NAME, openai:NAME or scripted:FILE"
+    )
+
+
+def default(chosen: Chosen) -> str:
+    """The model of a finn that was told none."""
+    wires: tuple[Wire, ...] = ("anthropic", "openai")
+    return next((f"{wire}:{catalog.DEFAULTS[wire]}" for wire in wires if chosen.key(wire)), "builtin")
+
+
+def provider(wire: Wire, name: str, chosen: Chosen) -> Provider:
+    """Where `name` is reached. Raises UsageError for a base URL that is none."""
+    url = chosen.base_url or None
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
+        raise UsageError(f"FINN_MODEL_BASE_URL={url} is no http address", hint="for example http://localhost:11434/v1")
+    return Provider(wire, name, url, chosen.key(wire), catalog.limits(wire, name), chosen.idle_s)
+
+
+def preload(model: Model) -> None:
+    """Does what the first call would otherwise wait for. To be run in a thread. Raises ModelError if it cannot."""
+    match model:
+        case Remote():
+            model.load()
+        case builtin.Builtin():
+            builtin.rules()
+
+
+class Remote:
+    """A provider's model, whose SDK is imported when it is first needed and never in the event loop."""
+
+    def __init__(self, provider: Provider, clock: Clock) -> None:
+        self.about = about(provider)
+        self._provider = provider
+        self._clock = clock
+        self._wire: PydanticAI | None = None
+        self._lock = threading.Lock()
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """Streams from the provider. Raises ModelDenied without a request where the key is missing."""
+        if not self.about.ready:
+            raise ModelDenied(f"no answer from {self.about.name}: {self.about.note}")
+        wire = self._wire or await asyncio.to_thread(self.load)
+        async with aclosing(wire.stream(request)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def load(self) -> "PydanticAI":
+        """Imports the SDK and builds the wire, once. Raises ModelError and says so in `about` where that fails."""
+        with self._lock:
+            if self._wire is None:
+                self._wire = self._build()
+            return self._wire
+
+    def _build(self) -> "PydanticAI":
+        try:
+            from agent.models.pydantic_ai import PydanticAI
+        except ImportError as error:
+            self.about = replace(self.about, ready=False, note=f"the library of this model cannot be imported: {error}")
+            raise ModelError(self.about.note, hint="install finn again from requirements.lock") from error
+        return PydanticAI(self._provider, self.about, self._clock)
+
+
+def about(provider: Provider) -> About:
+    """What is known of a provider's model without calling it."""
+    missing = provider.key is None and provider.base_url is None
+    return About(
+        name=provider.name,
+        provider=_place(provider),
+        api=APIS[provider.wire],
+        window=provider.limits.window,
+        note=f"{KEY_NAMES[provider.wire]} is not set" if missing else "",
+        ready=not missing,
+    )
+
+
+def _place(provider: Provider) -> str:
+    """Who answers: signed thinking is good only there, so another server behind the same wire has another name."""
+    url = urlsplit(provider.base_url or "")
+    return ":".join([provider.wire, *filter(None, (url.hostname, str(url.port or "")))])

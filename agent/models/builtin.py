@@ -1,0 +1,481 @@
+"""The model of a finn without a key: rules, no language model, and it says so.
+
+    prompt ─▶ route ─▶ Reply                                what it can answer by itself
+                    └▶ Call ─▶ the tool ─▶ report ─▶ text   what a tool has to do, through the same loop as any model
+
+RULES is the whole of what it understands, tried in order; a rule matches the whole sentence or not at all. What no rule
+matches gets an honest answer instead of a guess.
+"""
+
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from functools import cache
+
+from agent.model import About, Answer, Assistant, Delta, Message, Request, Result, TextDelta, User
+from agent.models.calls import call_id
+from persistence.events import Block, Json, TextBlock, ToolCallBlock, Usage
+
+WINDOW = 200_000  # tokens; it reads only the end of a request, so any window would do
+PROMPT_LIMIT = 4_000  # characters a rule is tried on; longer texts are not commands
+SHOWN_LINES = 60  # of a tool's output in the answer; the whole stands in the tool's own card
+SHOWN_CHARACTERS = 4_000
+PIECE = re.compile(r"\S{0,40}\s*")  # what is streamed at a time: about a word
+
+
+# ---------------------------------------------------------------- what it says by itself
+
+WAYS = """\
+- **Files**: `list files`, `list files in docs`, `read notes.md`, `find TODO`
+- **Commands**: `run python3 --version`
+- **Memory**: `remember the door code is 4711`, `what do you remember about the door?`
+- **About me**: `how are you`, `how do I give you a model`"""
+
+SETUP = """\
+To give me a language model, set one of these before finn starts, or put it into the file `.env` in its data directory:
+
+- `ANTHROPIC_API_KEY` for Claude
+- `OPENAI_API_KEY` for GPT
+- `FINN_MODEL=openai:NAME` with `FINN_MODEL_BASE_URL=http://localhost:11434/v1` for any server that speaks OpenAI's \
+Chat Completions, a local one included
+
+Then restart. This conversation and everything I remember stay."""
+
+WHAT_I_AM = "I am finn's built-in model: a short list of rules, not a language model, so I work without a key."
+
+HELP = f"{WHAT_I_AM} What I understand:\n\n{WAYS}\n\n{SETUP}"
+LOST = (
+    f"I did not understand that. {WHAT_I_AM} I can list, `read` and `find` files, `run` a command, `remember` something"
+    " and tell you what I remember; `help` shows how to say it.\n\n"
+    "For real conversation give me a model: set `ANTHROPIC_API_KEY` or `OPENAI_API_KEY`, or `FINN_MODEL` with"
+    " `FINN_MODEL_BASE_URL`, and restart me."
+)
+HELLO = f"Hello! {WHAT_I_AM} You could say:\n\n{WAYS}"
+THANKS = "You are welcome."
+BYE = "Goodbye. Everything said here is kept; come back to it whenever you like."
+REMEMBER_WHAT = "What should I remember? Say it in one sentence, for example `remember the door code is 4711`."
+READ_WHAT = "Which file? Say for example `read notes.md`, or `list files` to see what is there."
+FIND_WHAT = "What should I look for? Say for example `find TODO`."
+RUN_WHAT = "Which command? Say for example `run python3 --version`."
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer in markdown."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool to be asked first; `report` makes the answer of what it gives back."""
+
+    tool: str
+    args: dict[str, Json]
+
+
+@dataclass(frozen=True)
+class State:
+    """A question about finn itself, answered from the request."""
+
+
+Route = Reply | Call | State
+
+
+# ---------------------------------------------------------------- what it understands
+
+# What a sentence may open with and a rule need not know: an address, a courtesy, the form of a question.
+OPENING = re.compile(
+    r"^(?:(?:hey|hi|hello|ok|okay|so|well|now|and|then|please|finn|just|kindly|let us|let's|i (?:want|need) you to"
+    r"|i(?:'d| would) like you to"
+    r"|(?:can|could|would|will) you(?! (?:remember|recall) (?:what|when|where|who|how|why)\b))\b[\s,!.:]*)+",
+    re.IGNORECASE,
+)
+CLOSING = re.compile(r"[\s,]+(?:please|for me|now|thanks|thank you|finn)[\s.!?]*$", re.IGNORECASE)
+QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
+FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
+FIELDS = {
+    "{path}": r"""(?P<path>`[^`]+`|"[^"]+"|'[^']+'|“[^”]+”|«[^»]+»|[^\s`"“”«»]+)""",
+    "{x}": r"(?P<x>\S.*)",
+    "{in}": "(?:in|inside|of|under|at|within)(?: (?:the|my|your|this))?(?: (?:folder|directory))?(?: named)?",
+}
+# English's little words: after "read" or "open" they are never the name of a file.
+NO_PATH = {
+    *(
+        "it",
+        "this",
+        "that",
+        "them",
+        "these",
+        "those",
+        "me",
+        "my",
+        "mine",
+        "you",
+        "your",
+        "him",
+        "her",
+        "us",
+        "up",
+        "on",
+    ),
+    *("more", "something", "anything", "everything", "nothing", "again", "aloud", "what", "about", "all", "one", "out"),
+}
+
+Make = Callable[[re.Match[str]], Route | None]
+
+
+def pattern(phrase: str) -> re.Pattern[str]:
+    """The expression of a phrase: `(a|b)` one of them, ` [a|b]` one of them or none, and the fields of FIELDS."""
+    expression = re.sub(r" \[([^\]]*)\]", r"(?: (?:\1))?", phrase.replace("(", "(?:")).replace("'", "['’]")
+    for field, meaning in FIELDS.items():
+        expression = expression.replace(field, meaning)
+    return re.compile(expression.replace(" ", r"\s+") + r"[\s.!?]*", re.IGNORECASE | re.DOTALL)
+
+
+def unquoted(text: str) -> str:
+    """`text` without the quotes, backticks or code fence around it, or the punctuation that ends its sentence."""
+    text = text.strip()
+    if fenced := FENCED.match(text):
+        return fenced[1].strip()
+    quote = QUOTES.get(text[:1])
+    bare = text.rstrip(" ?!.,;") if quote else text
+    if quote and len(bare) > 2 and bare.endswith(quote):
+        return bare[1:-1].strip()
+    return text
+
+
+def topic(text: str) -> str:
+    """What a question is about: without quotes, question mark and the little words in front."""
+    return re.sub(r"^(?:(?:the|my|a|an|about)\s+)+", "", unquoted(text.rstrip(" ?!.")), flags=re.IGNORECASE)
+
+
+def path(text: str) -> str | None:
+    """The path that is meant, or None where the word is none."""
+    bare = unquoted(text)
+    if bare != text.strip():
+        return bare
+    return None if bare.lower() in NO_PATH or bare.startswith("-") else re.sub(r"(?<=\w)[.?!,;]+$|[?!,;]+$", "", bare)
+
+
+def says(text: str) -> Make:
+    return lambda match: Reply(text)
+
+
+def state(match: re.Match[str]) -> Route | None:
+    return State()
+
+
+def read(match: re.Match[str]) -> Route | None:
+    found = path(match["path"])
+    return Call("read", {"path": found}) if found else None
+
+
+def read_if_path(match: re.Match[str]) -> Route | None:
+    return read(match) if re.search(r"[./]", match["path"]) else None
+
+
+def here(match: re.Match[str]) -> Route | None:
+    return Call("read", {"path": "."})
+
+
+def find(match: re.Match[str]) -> Route | None:
+    return Call("find", {"pattern": unquoted(match["x"].rstrip("?!"))})
+
+
+def find_in(match: re.Match[str]) -> Route | None:
+    where = path(match["path"])
+    return Call("find", {"pattern": unquoted(match["x"]), "path": where}) if where else None
+
+
+def find_if_path(match: re.Match[str]) -> Route | None:
+    found = path(match["path"])
+    return Call("find", {"pattern": found}) if found and re.search(r"[./]\S", found) else None
+
+
+def run(match: re.Match[str]) -> Route | None:
+    return Call("bash", {"command": unquoted(match["x"])})
+
+
+def remember(match: re.Match[str]) -> Route | None:
+    return Call("remember", {"text": unquoted(match["x"])})
+
+
+def recall(match: re.Match[str]) -> Route | None:
+    return Call("recall", {"query": topic(match["x"])})
+
+
+def recall_all(match: re.Match[str]) -> Route | None:
+    return Call("recall", {"query": ""})
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Phrases that mean the same; `make` may still decline."""
+
+    make: Make
+    phrases: tuple[str, ...]
+
+
+FILES = "[all] [of] [the|my|your|our] (files|folders|files and folders|directory|folder|workspace|contents)"
+SEEK = "(find|search for|search|look for|grep for|grep|locate)"
+KIND = "[all|any|every] [the] [file|files|lines] [called|named|with|containing|matching|that contain|that match]"
+
+RULES: tuple[Rule, ...] = (
+    # commands come first: what follows "run" is the shell's and no other rule's
+    Rule(run, ("(run|execute|exec) (the|this|a) [shell|bash] command:? {x}", "(run|execute|exec):? {x}", "\\$ {x}")),
+    Rule(says(RUN_WHAT), ("(run|execute) [a|the|this] [command]",)),
+    # itself
+    Rule(
+        says(HELP),
+        (
+            "help [me]",
+            "\\?",
+            "commands",
+            "what can (you|i) (do|say|ask) [here|for me]",
+            "(who|what) are you",
+            "how do (i|you) (use|work) [with] [you|this]",
+            "what do you (do|understand)",
+        ),
+    ),
+    Rule(
+        says(f"{WHAT_I_AM}\n\n{SETUP}"),
+        (
+            "(give|add|set|set up|connect|configure|choose|change) [you] (a|an|the|your) [real|language|api]"
+            " (model|llm|key)",
+            "how (do|can|should) (i|we) (give|add|set|set up|connect|configure|choose|change) [you] (a|an|the|your)"
+            " [real|language|api] (model|llm|key)",
+            "(which|what) (model|llm) (are you|do you use|is this)",
+        ),
+    ),
+    Rule(
+        state,
+        (
+            "how are you [doing] [today|now]",
+            "how do you feel [today|now]",
+            "how('s| is) it going",
+            "how are things",
+            "are you (ok|okay|alive|well|there|fine|up)",
+            "what('s| is) up",
+            "what('s| is) your (status|state)",
+            "status",
+        ),
+    ),
+    Rule(
+        says(HELLO), ("(hi|hello|hey|greetings|howdy|moin) [there|finn|again]", "good (morning|afternoon|evening|day)")
+    ),
+    Rule(says(THANKS), ("(thanks|thank you) [a lot|so much|very much|finn]",)),
+    Rule(says(BYE), ("(bye|bye bye|goodbye|good night|see you) [later|soon|finn]",)),
+    # memory: questions before statements
+    Rule(
+        recall_all,
+        (
+            "what [else] (do|did|can) you (remember|recall|know|note) [so far]",
+            "what have you (noted|learned|remembered)",
+            "(show|list) [me] [all] [of] [your|the|my] (memory|memories|notes)",
+            "recall [everything]",
+            "what('s| is) in your memory",
+            "what do you (remember|know) about me",
+        ),
+    ),
+    Rule(
+        recall,
+        (
+            "what [else] (do|did|can) you (remember|recall|know|note) (about|of|on|for) {x}",
+            "what (have|did) (i|you) (tell|told|say|said|note|noted|learn|learned|remember) [you|me] (about|of|on) {x}",
+            "(do|can|could|did) you [still] (remember|recall|know) what (i|we) (said|told you|noted) about {x}",
+            "(do|can|could|did) you [still] (remember|recall|know) [anything|something|what] [about] {x}",
+            "(what|when|where|who|which)('s| is| are| was| were) my {x}",
+            "(search|look in|look through|check) (your|the|my) (memory|memories|notes) for {x}",
+            "recall {x}",
+        ),
+    ),
+    Rule(
+        remember,
+        (
+            "(don't|do not|never) forget [that|to|about]:? {x}",
+            "(remember|memorise|memorize|note|note down|keep in mind|make a note|take a note|take note|write down)"
+            " [that|of|about|this]:? {x}",
+            "(remember|memorise|memorize|note): {x}",
+        ),
+    ),
+    Rule(says(REMEMBER_WHAT), ("(remember|note|memorise|memorize) [this|that|it]", "(make|take) a note")),
+    # folders
+    Rule(
+        read,
+        (
+            f"(list|show|print|display|give|get) [me] [a list of] {FILES} {{in}} {{path}}",
+            "(ls|dir) {path}",
+            "(ls|dir) -\\w+ {path}",
+            "(what|which) (files|folders) [are|are there|do you have|do you see|can you see] {in} {path}",
+            "(list|show|open) [me] [the] (folder|directory) [called|named] {path}",
+            "what('s| is) (in|inside) [the] (folder|directory|file) {path}",
+        ),
+    ),
+    Rule(
+        here,
+        (
+            f"(list|show|print|display|give|get) [me] [a list of] {FILES} [here]",
+            "(list|ls|ll|dir|files|ls -\\w+)",
+            "(what|which) files [are|are there|do you have|do you see|can you see|exist] [here|there]",
+            "what('s| is) (here|in here|in the workspace|in your workspace|in my workspace|in this folder)",
+        ),
+    ),
+    Rule(read_if_path, ("(list|what('s| is) (in|inside)|what does) {path} [say|contain]",)),
+    # search
+    Rule(find_in, (f"{SEEK} {KIND} {{x}} {{in}} {{path}}",)),
+    Rule(find, (f"{SEEK} {KIND} {{x}}",)),
+    Rule(find_if_path, ("where is [the|my] [file] {path}",)),
+    Rule(says(FIND_WHAT), (f"{SEEK} [something]",)),
+    # files
+    Rule(read, ("(read|open|cat|view|show) [me] [the|my] [contents of|text of] [the|my] [file] {path}",)),
+    Rule(says(READ_WHAT), ("(read|open|cat|show) [a|the|this|that] [file|it|this|that]",)),
+)
+
+
+@cache
+def rules() -> tuple[tuple[re.Pattern[str], Make], ...]:
+    """RULES, compiled on first use: expressions are dear, and a start to the first answer need not pay for them."""
+    return tuple((pattern(phrase), rule.make) for rule in RULES for phrase in rule.phrases)
+
+
+def route(text: str) -> Route:
+    """What to do about a prompt. Depends on nothing but the text."""
+    sentence = text.strip()
+    if len(sentence) > PROMPT_LIMIT:
+        return Reply(LOST)
+    bare = OPENING.sub("", sentence, count=1)
+    for candidate in (bare, CLOSING.sub("", bare), sentence):
+        for expression, make in rules():
+            if (match := expression.fullmatch(candidate)) and (found := make(match)):
+                return found
+    return Reply(LOST)
+
+
+# ---------------------------------------------------------------- what it makes of a tool's result
+
+
+def report(call: ToolCallBlock, result: Result) -> str:
+    """The answer to the prompt, from what the tool gave back."""
+    if result.is_error:
+        return f"That did not work. `{call.name}` says:\n\n{fenced(result.text)}"
+    return REPORTS[call.name](call.arguments, result.text)
+
+
+def of_read(args: dict[str, Json], text: str) -> str:
+    shown = "The workspace" if args["path"] == "." else code(args["path"])
+    return f"{shown}:\n\n{fenced(text)}" if text.strip() else f"{shown} is empty."
+
+
+def of_find(args: dict[str, Json], text: str) -> str:
+    return f"What I found for {code(args['pattern'])}:\n\n{fenced(text)}"
+
+
+def of_bash(args: dict[str, Json], text: str) -> str:
+    return f"I ran {code(args['command'])}:\n\n{fenced(text)}"
+
+
+def of_remember(args: dict[str, Json], text: str) -> str:
+    return f"I will remember this:\n\n{quoted(args['text'])}"
+
+
+def of_recall(args: dict[str, Json], text: str) -> str:
+    about = f" about {code(args['query'])}" if args["query"] else ""
+    return f"What I remember{about}:\n\n{quoted(text)}"
+
+
+REPORTS: dict[str, Callable[[dict[str, Json], str], str]] = {
+    "read": of_read,
+    "find": of_find,
+    "bash": of_bash,
+    "remember": of_remember,
+    "recall": of_recall,
+}
+
+
+def code(text: str) -> str:
+    """`text` as code within a line, however many backticks and lines it has."""
+    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{ticks}{pad}{' '.join(text.split())}{pad}{ticks}"
+
+
+def fenced(text: str) -> str:
+    """The beginning of `text` as a block of code that nothing in it can close, and how much was left out."""
+    lines = text.rstrip().splitlines()
+    shown = "\n".join(lines[:SHOWN_LINES])[:SHOWN_CHARACTERS]
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+    left_out = len(lines) - shown.count("\n") - 1
+    more = f"\n\n{left_out} more lines are in the tool's own output above." if left_out > 0 else ""
+    return f"{fence}text\n{shown}\n{fence}{more}"
+
+
+def quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.strip().splitlines())
+
+
+def how_it_is(request: Request) -> str:
+    """Facts that the request itself proves, and where the others are."""
+    said = sum(isinstance(message, User) for message in request.messages)
+    tools = ", ".join(code(tool.name) for tool in request.tools) or "none"
+    return (
+        "I am running, and what we say here is kept on disk.\n\n"
+        f"- Messages of yours that I can see in this conversation: {said}\n"
+        f"- Tools I was given: {tools}\n"
+        "- Model: built in, rules only\n\n"
+        "For the state of the whole system, run `finn status` in a terminal."
+    )
+
+
+# ---------------------------------------------------------------- the model
+
+
+class Builtin:
+    """The default model. The same request always gets the same answer; it costs nothing and never fails."""
+
+    about = About(
+        name="builtin",
+        provider="finn",
+        api="builtin",
+        window=WINDOW,
+        note="rules, no language model; ANTHROPIC_API_KEY, OPENAI_API_KEY or FINN_MODEL gives finn one",
+    )
+
+    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+        """A tool call for a prompt that needs one, a text for everything else."""
+        reply = answer(request)
+        if isinstance(reply, Call):
+            call = ToolCallBlock(id=call_id(request, 0), name=reply.tool, arguments=reply.args)
+            yield Answer((call,), Usage(), "tool_use")
+            return
+        for piece in PIECE.findall(reply.text):
+            yield TextDelta(piece)
+        yield Answer((TextBlock(text=reply.text),), Usage(), "stop")
+
+
+def answer(request: Request) -> Reply | Call:
+    """What follows from the end of the request: a report of what tools gave back, or the route of what was said."""
+    if results := trailing_results(request.messages):
+        calls = {block.id: block for block in said_before(request.messages) if isinstance(block, ToolCallBlock)}
+        return Reply("\n\n".join(report(calls[result.call], result) for result in results))
+    said = next((message.text for message in reversed(request.messages) if isinstance(message, User)), "")
+    found = route(said)
+    if isinstance(found, State):
+        return Reply(how_it_is(request))
+    if isinstance(found, Call) and found.tool not in {tool.name for tool in request.tools}:
+        return Reply(f"For that I would need the tool {code(found.tool)}, which I was not given here.")
+    return found
+
+
+def trailing_results(messages: tuple[Message, ...]) -> list[Result]:
+    """The results that nobody has answered yet, in order; none if the owner has spoken since."""
+    results: list[Result] = []
+    for message in reversed(messages):
+        if not isinstance(message, Result):
+            break
+        results.insert(0, message)
+    return results
+
+
+def said_before(messages: tuple[Message, ...]) -> tuple[Block, ...]:
+    return next((message.content for message in reversed(messages) if isinstance(message, Assistant)), ())
