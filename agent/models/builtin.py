@@ -79,7 +79,7 @@ class State:
     """A question about finn itself, answered from the request."""
 
 
-Route = Reply | Call | State
+Route = Reply | State | tuple[Call, ...]
 
 
 # ---------------------------------------------------------------- what it understands
@@ -121,6 +121,8 @@ NO_PATH = {
     ),
     *("more", "something", "anything", "everything", "nothing", "again", "aloud", "what", "about", "all", "one", "out"),
 }
+
+NAME = re.compile(r"[*?/]|\.\w+$")  # what can only be meant as the name of a file
 
 Make = Callable[[re.Match[str]], Route | None]
 
@@ -168,7 +170,7 @@ def state(match: re.Match[str]) -> Route | None:
 
 def read(match: re.Match[str]) -> Route | None:
     found = path(match["path"])
-    return Call("read", {"path": found}) if found else None
+    return (Call("read", {"path": found}),) if found else None
 
 
 def read_if_path(match: re.Match[str]) -> Route | None:
@@ -176,37 +178,49 @@ def read_if_path(match: re.Match[str]) -> Route | None:
 
 
 def here(match: re.Match[str]) -> Route | None:
-    return Call("read", {"path": "."})
+    return (Call("read", {"path": "."}),)
 
 
 def find(match: re.Match[str]) -> Route | None:
-    return Call("find", {"pattern": unquoted(match["x"].rstrip("?!"))})
+    """By name and by content, side by side; a name that can only be one is sought by name."""
+    x = unquoted(match["x"].rstrip("?!"))
+    named = Call("find", {"pattern": x if NAME.search(x) else f"*{x}*", **where(match)})
+    return (named,) if NAME.search(x) else (named, Call("find", {"pattern": "*", "text": x, **where(match)}))
 
 
-def find_in(match: re.Match[str]) -> Route | None:
-    where = path(match["path"])
-    return Call("find", {"pattern": unquoted(match["x"]), "path": where}) if where else None
+def find_named(match: re.Match[str]) -> Route | None:
+    return (Call("find", {"pattern": unquoted(match["x"].rstrip("?!")), **where(match)}),)
+
+
+def find_text(match: re.Match[str]) -> Route | None:
+    return (Call("find", {"pattern": "*", "text": unquoted(match["x"].rstrip("?!")), **where(match)}),)
+
+
+def where(match: re.Match[str]) -> dict[str, Json]:
+    """The folder to search, where the sentence names one."""
+    folder = path(match["path"]) if match.re.groupindex.get("path") else None
+    return {"path": folder} if folder else {}
 
 
 def find_if_path(match: re.Match[str]) -> Route | None:
     found = path(match["path"])
-    return Call("find", {"pattern": found}) if found and re.search(r"[./]\S", found) else None
+    return (Call("find", {"pattern": found}),) if found and NAME.search(found) else None
 
 
 def run(match: re.Match[str]) -> Route | None:
-    return Call("bash", {"command": unquoted(match["x"])})
+    return (Call("bash", {"command": unquoted(match["x"])}),)
 
 
 def remember(match: re.Match[str]) -> Route | None:
-    return Call("remember", {"text": unquoted(match["x"])})
+    return (Call("remember", {"text": unquoted(match["x"])}),)
 
 
 def recall(match: re.Match[str]) -> Route | None:
-    return Call("recall", {"query": topic(match["x"])})
+    return (Call("recall", {"query": topic(match["x"])}),)
 
 
 def recall_all(match: re.Match[str]) -> Route | None:
-    return Call("recall", {"query": ""})
+    return (Call("recall", {"query": ""}),)
 
 
 @dataclass(frozen=True)
@@ -218,8 +232,9 @@ class Rule:
 
 
 FILES = "[all] [of] [the|my|your|our] (files|folders|files and folders|directory|folder|workspace|contents)"
-SEEK = "(find|search for|search|look for|grep for|grep|locate)"
-KIND = "[all|any|every] [the] [file|files|lines] [called|named|with|containing|matching|that contain|that match]"
+SEEK = "(find|search for|search|look for|locate)"
+NAMED = "[all|any|every|the] [the] (files|file) (called|named|matching) {x}"
+HOLDING = "[all|any|every|the] [the] (files|file|lines) (containing|with|that contain|that say) {x}"
 
 RULES: tuple[Rule, ...] = (
     # commands come first: what follows "run" is the shell's and no other rule's
@@ -323,10 +338,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(read_if_path, ("(list|what('s| is) (in|inside)|what does) {path} [say|contain]",)),
     # search
-    Rule(find_in, (f"{SEEK} {KIND} {{x}} {{in}} {{path}}",)),
-    Rule(find, (f"{SEEK} {KIND} {{x}}",)),
+    Rule(find_named, (f"{SEEK} {NAMED} {{in}} {{path}}", f"{SEEK} {NAMED}")),
+    Rule(find_text, (f"{SEEK} {HOLDING} {{in}} {{path}}", f"{SEEK} {HOLDING}")),
+    Rule(find_text, ("(grep|grep for) {x} {in} {path}", "(grep|grep for) {x}")),
+    Rule(find, (f"{SEEK} {{x}} {{in}} {{path}}", f"{SEEK} {{x}}")),
     Rule(find_if_path, ("where is [the|my] [file] {path}",)),
-    Rule(says(FIND_WHAT), (f"{SEEK} [something]",)),
+    Rule(says(FIND_WHAT), (f"{SEEK} [something]", "grep")),
     # files
     Rule(read, ("(read|open|cat|view|show) [me] [the|my] [contents of|text of] [the|my] [file] {path}",)),
     Rule(says(READ_WHAT), ("(read|open|cat|show) [a|the|this|that] [file|it|this|that]",)),
@@ -368,7 +385,8 @@ def of_read(args: dict[str, Json], text: str) -> str:
 
 
 def of_find(args: dict[str, Json], text: str) -> str:
-    return f"What I found for {code(args['pattern'])}:\n\n{fenced(text)}"
+    sought = f"Lines that hold {code(args['text'])}" if "text" in args else f"Files named {code(args['pattern'])}"
+    return f"{sought}:\n\n{fenced(text)}"
 
 
 def of_bash(args: dict[str, Json], text: str) -> str:
@@ -444,16 +462,16 @@ class Builtin:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """A tool call for a prompt that needs one, a text for everything else."""
         reply = answer(request)
-        if isinstance(reply, Call):
-            call = ToolCallBlock(id=call_id(request, 0), name=reply.tool, arguments=reply.args)
-            yield Answer((call,), Usage(), "tool_use")
+        if not isinstance(reply, Reply):
+            calls = (ToolCallBlock(id=call_id(request, n), name=c.tool, arguments=c.args) for n, c in enumerate(reply))
+            yield Answer(tuple(calls), Usage(), "tool_use")
             return
         for piece in PIECE.findall(reply.text):
             yield TextDelta(piece)
         yield Answer((TextBlock(text=reply.text),), Usage(), "stop")
 
 
-def answer(request: Request) -> Reply | Call:
+def answer(request: Request) -> Reply | tuple[Call, ...]:
     """What follows from the end of the request: a report of what tools gave back, or the route of what was said."""
     if results := trailing_results(request.messages):
         calls = {block.id: block for block in said_before(request.messages) if isinstance(block, ToolCallBlock)}
@@ -462,9 +480,11 @@ def answer(request: Request) -> Reply | Call:
     found = route(said)
     if isinstance(found, State):
         return Reply(how_it_is(request))
-    if isinstance(found, Call) and found.tool not in {tool.name for tool in request.tools}:
-        return Reply(f"For that I would need the tool {code(found.tool)}, which I was not given here.")
-    return found
+    if isinstance(found, Reply):
+        return found
+    given = {tool.name for tool in request.tools}
+    missing = next((call.tool for call in found if call.tool not in given), None)
+    return Reply(f"For that I would need the tool {code(missing)}, which I was not given here.") if missing else found
 
 
 def trailing_results(messages: tuple[Message, ...]) -> list[Result]:

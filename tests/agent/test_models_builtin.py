@@ -29,12 +29,13 @@ READS = [
     ("What is in the folder docs?", "docs"),
 ]
 FINDS = [
-    ("find TODO", {"pattern": "TODO"}),
-    ("search for TODO", {"pattern": "TODO"}),
-    ("look for `a b`", {"pattern": "a b"}),
-    ("grep TODO in src", {"pattern": "TODO", "path": "src"}),
-    ("find files named *.py in src", {"pattern": "*.py", "path": "src"}),
-    ('find "in here" in the folder docs', {"pattern": "in here", "path": "docs"}),
+    ("find config.yaml", {"pattern": "config.yaml"}),
+    ("search for *.py in src", {"pattern": "*.py", "path": "src"}),
+    ("find files named notes in the folder docs", {"pattern": "notes", "path": "docs"}),
+    ("find all files called `my notes`", {"pattern": "my notes"}),
+    ("find lines containing TODO", {"pattern": "*", "text": "TODO"}),
+    ("find files that contain “a b” in src", {"pattern": "*", "text": "a b", "path": "src"}),
+    ("grep TODO in src", {"pattern": "*", "text": "TODO", "path": "src"}),
     ("where is config.yaml?", {"pattern": "config.yaml"}),
 ]
 RUNS = [
@@ -95,8 +96,18 @@ NOT_UNDERSTOOD = [
 
 @pytest.mark.parametrize(("said", "call"), CALLS, ids=[said for said, _ in CALLS])
 def test_a_plain_sentence_becomes_the_call_it_means(said: str, call: Call) -> None:
-    assert route(said) == call
-    assert route(said.upper()).tool == call.tool  # type: ignore[union-attr]
+    assert route(said) == (call,)
+    shouted = route(said.upper())
+    assert isinstance(shouted, tuple)
+    assert shouted[0].tool == call.tool
+
+
+@pytest.mark.parametrize("said", ["find door code", "Look for the “door code”!", "please search for door code?"])
+def test_what_may_be_a_name_or_a_text_is_sought_as_both(said: str) -> None:
+    calls = route(said)
+    assert isinstance(calls, tuple)
+    assert [call.tool for call in calls] == ["find", "find"]
+    assert [set(call.args) for call in calls] == [{"pattern"}, {"pattern", "text"}]
 
 
 @pytest.mark.parametrize("said", NOT_UNDERSTOOD, ids=lambda said: said[:30] or "nothing")
