@@ -1,0 +1,40 @@
+// The page's beginning: draws page.js through views/shell.js whenever it changes, and listens to the window.
+
+import { outboxChanged, wake } from "./conversation.js";
+import { pressed } from "./keys.js";
+import { onChange, page } from "./page.js";
+import { pulse } from "./pulse.js";
+import { titleFor } from "./sessions.js";
+import { route, start } from "./start.js";
+import { render } from "./vendor.js";
+import { settleScroll, shellView } from "./views/shell.js";
+
+const root = document.getElementById("app");
+
+onChange(() => {
+  render(shellView(), root);
+  settleScroll();
+  document.title = page.phase === "ready" && titleFor(page.current) ? `${titleFor(page.current)} · finn` : "finn";
+});
+
+function lookedAt() {
+  if (document.visibilityState !== "visible") return;
+  wake();
+  pulse();
+}
+
+// Phones lay the keyboard over the page; the composer stays above it.
+function fitToKeyboard() {
+  document.documentElement.style.setProperty("--visible-height", `${visualViewport.height}px`);
+  settleScroll();
+}
+
+addEventListener("hashchange", () => page.phase === "ready" && route());
+addEventListener("popstate", () => page.phase === "ready" && route());
+addEventListener("keydown", pressed);
+addEventListener("online", lookedAt);
+addEventListener("storage", outboxChanged);
+document.addEventListener("visibilitychange", lookedAt);
+visualViewport?.addEventListener("resize", fitToKeyboard);
+
+start();
