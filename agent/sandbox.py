@@ -1,0 +1,213 @@
+"""Where bash runs: under bubblewrap, tried at start; on the bare machine if the owner says so; or nowhere.
+
+    FINN_SANDBOX=auto, bwrap   bwrap without nested namespaces ─▶ bwrap ─▶ refused
+    FINN_SANDBOX=none          none ─▶ refused
+    FINN_SANDBOX=landlock      refused: not available in this release
+
+Inside bwrap there are /usr (read-only), /proc and /dev (read-only), a small /tmp and the workspace at its real path; no
+other process, no network unless it was asked for, no capability. Every rung gets the same few variables and limits.
+"""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+MEMORY_BYTES = 4 * 2**30  #: of one process
+FILE_BYTES = 2 * 2**30  #: of one file, so that a runaway command does not fill the disk of the log in one go
+TMP_BYTES = 256 * 2**20  #: of /tmp and of /dev/shm each, which are memory
+PROCESSES = 256  #: in the sandbox; the kernel does not count them for root
+OPEN_FILES = 1024
+TRIAL_S = 10
+
+# The kernel's choice when memory runs out should be the command and never finn.
+FIRST_TO_DIE = ("choom", "-n", "1000", "--")
+
+# RLIMIT_DATA and not RLIMIT_AS: node and Go reserve far more address space than they ever use.
+LIMITS = (
+    "prlimit",
+    "--core=0",
+    f"--data={MEMORY_BYTES}",
+    f"--fsize={FILE_BYTES}",
+    f"--nofile={OPEN_FILES}",
+)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """Which means of confinement holds: its name, and in `reason` why a better one does not."""
+
+    name: str
+    reason: str = ""
+
+
+class Sandbox(Protocol):
+    """Turns a shell command into what is to be started, confined to the workspace.
+
+    `environment` is the whole environment of the child. `refused` says that `argv` must not be asked for: `rung.reason`
+    tells why.
+    """
+
+    @property
+    def rung(self) -> Rung: ...
+    @property
+    def refused(self) -> bool: ...
+    @property
+    def workspace(self) -> Path: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
+
+    def argv(self, command: str) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class Bubblewrap:
+    """Namespaces of its own for everything. `nested` False forbids making further ones inside."""
+
+    workspace: Path
+    network: bool
+    nested: bool
+    rung: Rung = Rung("bwrap")
+    refused: bool = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return environment(self.workspace)
+
+    def argv(self, command: str) -> Sequence[str]:
+        limits = (*LIMITS, f"--nproc={PROCESSES}")
+        return (*FIRST_TO_DIE, "bwrap", *self._options(), "--", *limits, *shell(command))
+
+    def _options(self) -> Iterator[str]:
+        workspace = str(self.workspace)
+        yield from ("--unshare-user", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL")
+        if not self.nested:
+            yield "--disable-userns"
+        yield from ("--ro-bind", "/usr", "/usr")
+        for name in ("bin", "sbin", "lib", "lib64"):
+            yield from ("--symlink", f"usr/{name}", f"/{name}")
+        yield from _shown("/etc/ld.so.cache", "/etc/alternatives")
+        if self.network:
+            yield "--share-net"
+            yield from _shown("/etc/resolv.conf", "/etc/hosts", "/etc/ssl", "/etc/ca-certificates", "/etc/pki")
+        yield from ("--proc", "/proc", "--dev", "/dev")
+        for scratch in ("/dev/shm", "/tmp"):  # noqa: S108 - they are the sandbox's own
+            yield from ("--size", str(TMP_BYTES), "--tmpfs", scratch)
+        yield from ("--bind", workspace, workspace, "--chdir", workspace, "--hostname", "agent")
+        # Root owns /proc/sys also without capabilities: /proc/sys/kernel/core_pattern would be a way out.
+        # The others are memory without a limit.
+        yield from ("--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/")
+
+
+@dataclass(frozen=True)
+class NoSandbox:
+    """The machine as it is: every right of finn's own user, by the owner's wish."""
+
+    workspace: Path
+    rung: Rung = Rung("none", "FINN_SANDBOX=none: commands run with all the rights of finn's own user")
+    refused: bool = False
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return environment(self.workspace)
+
+    def argv(self, command: str) -> Sequence[str]:
+        return (*FIRST_TO_DIE, *LIMITS, *shell(command))
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Nothing is run; the rung says why and what would help."""
+
+    workspace: Path
+    rung: Rung
+    refused: bool = True
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    def argv(self, command: str) -> Sequence[str]:
+        raise PermissionError(self.rung.reason)
+
+
+def environment(workspace: Path) -> dict[str, str]:
+    """The allow-list. It is handed over as the child's environment, never in an argv, which every process can read."""
+    return {"PATH": SEARCH_PATH, "HOME": str(workspace), "LANG": "C.UTF-8", "TERM": "dumb"}
+
+
+def shell(command: str) -> tuple[str, str, str]:
+    """`command` for bash, or for sh where there is no bash."""
+    return ("bash" if shutil.which("bash", path=SEARCH_PATH) else "sh", "-c", command)
+
+
+def probe(choice: str, network: bool, workspace: Path) -> Sandbox:
+    """Runs a command in the rungs of `choice`, best first, and gives the first that holds, else a Refused.
+
+    Takes about 10 ms and waits for processes, so it is not for the event loop. Raises nothing.
+    """
+    workspace = workspace.resolve()
+    if not sys.platform.startswith("linux"):
+        return Refused(workspace, Rung("refused", "bash needs Linux; run finn in its container image to have it"))
+    faults = []
+    for sandbox in _rungs(choice, network, workspace):
+        fault = _trial(sandbox)
+        if fault is None:
+            return sandbox
+        faults.append(fault)
+    return Refused(workspace, Rung("refused", faults[-1] if faults else _unavailable(choice)))
+
+
+def _rungs(choice: str, network: bool, workspace: Path) -> tuple[Sandbox, ...]:
+    if choice in ("auto", "bwrap"):
+        weaker = Rung("bwrap", "this bwrap or kernel cannot forbid nested user namespaces")
+        return (
+            Bubblewrap(workspace, network, nested=False),
+            Bubblewrap(workspace, network, nested=True, rung=weaker),
+        )
+    return (NoSandbox(workspace),) if choice == "none" else ()
+
+
+def _unavailable(choice: str) -> str:
+    return f"FINN_SANDBOX={choice} is not available in this release; use auto, bwrap or none"
+
+
+def _trial(sandbox: Sandbox) -> str | None:
+    """None if the sandbox runs a command, else what is wrong and what would help."""
+    argv = sandbox.argv("echo ready")
+    missing = [tool for tool in ("choom", "prlimit", sandbox.rung.name) if tool in argv and not _installed(tool)]
+    if missing:
+        package = "bubblewrap" if missing == ["bwrap"] else "util-linux"
+        return f"{missing[0]} is not installed; install {package}, or set FINN_SANDBOX=none to run without protection"
+    try:
+        done = subprocess.run(
+            argv,
+            env=dict(sandbox.environment),
+            cwd=sandbox.workspace,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=TRIAL_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"the sandbox cannot be started: {error}"
+    if done.stdout == b"ready\n":
+        return None
+    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    return (
+        f"{said[-1]}; allow user namespaces (in Docker: --security-opt seccomp=unconfined --security-opt"
+        " apparmor=unconfined), or set FINN_SANDBOX=none to run without protection"
+    )
+
+
+def _installed(tool: str) -> bool:
+    return shutil.which(tool, path=SEARCH_PATH) is not None
+
+
+def _shown(*paths: str) -> Iterator[str]:
+    for path in paths:
+        yield from ("--ro-bind-try", path, path)

@@ -1,0 +1,164 @@
+"""bash: a shell command in the sandbox, with its output, until it ends, its time is up or the turn is stopped.
+
+    argv ─▶ its own session ─▶ one pipe for stdout and stderr ─▶ Ends (bounded) ─▶ result
+               │                         └─ every 100 ms ─▶ show
+               └─ over, late or cancelled ─▶ SIGTERM ─ 1 s ─▶ SIGKILL to the whole group
+
+A child left in the background may hold the pipe open; it is killed when the command itself has ended. Under bubblewrap
+the end of the first process is the end of all of them, also of those that made themselves a session of their own.
+"""
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import Process
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Annotated
+
+from pydantic import Field
+
+from agent.tool import Declaration, Show, Site, ToolResult
+from agent.tools.excerpt import Ends
+from persistence.events import Value
+
+TIMEOUT_S = 120
+LONGEST_S = 600
+GRACE_S = 1.0  #: between SIGTERM and SIGKILL
+LAST_WORDS_S = 0.1  #: for what is still in the pipe when the command has ended
+SHOW_S = 0.1
+SHOWN_CHARS = 4096  #: of what came in SHOW_S
+READ_BYTES = 64 * 1024
+
+
+class Arguments(Value):
+    command: Annotated[str, Field(min_length=1)]
+    timeout: Annotated[int, Field(ge=1, le=LONGEST_S)] = TIMEOUT_S
+
+
+class Output:
+    """The reading end of a command's pipe."""
+
+    def __init__(self, show: Show) -> None:
+        self.kept = Ends()
+        self.ended = asyncio.Event()
+        self._show = show
+        self._unshown = ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def pipe(self) -> Iterator[int]:
+        """Gives the writing end. Inside, what is written is taken as it comes."""
+        loop = asyncio.get_running_loop()
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        loop.add_reader(reading, self._take, reading)
+        try:
+            yield writing
+        finally:
+            loop.remove_reader(reading)
+            os.close(reading)
+            if self._timer:
+                self._timer.cancel()
+
+    def _take(self, reading: int) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(reading, READ_BYTES)
+            if not data:
+                asyncio.get_running_loop().remove_reader(reading)
+                self.ended.set()
+            self._unshown += self.kept.feed(data)
+        if self._unshown and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(SHOW_S, self._flush)
+        if len(self._unshown) > 2 * SHOWN_CHARS:
+            self._unshown = "[...]\n" + self._unshown[-SHOWN_CHARS:]
+
+    def _flush(self) -> None:
+        text, self._unshown, self._timer = self._unshown, "", None
+        self._show(text)
+
+
+class Bash:
+    """The Tool. Asked where the sandbox refuses, it gives the sandbox's reason."""
+
+    declaration = Declaration(
+        name="bash",
+        description="Run a shell command in the workspace.",
+        args=Arguments,
+        capabilities=frozenset({"read", "write", "exec"}),
+        alone=True,
+    )
+
+    async def run(self, args: Arguments, site: Site, show: Show) -> ToolResult:
+        """The output, head and tail, and the exit code. Cancelled, it ends the command and everything it started."""
+        if site.sandbox.refused:
+            return ToolResult(f"bash is not available: {site.sandbox.rung.reason}", is_error=True)
+        output = Output(show)
+        with output.pipe() as writing:
+            try:
+                process = await _start(args.command, site, writing)
+            except (OSError, ValueError) as error:
+                return ToolResult(f"The command could not be started: {error}", is_error=True)
+            finally:
+                os.close(writing)
+            in_time = await _finished(process, args.timeout)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORDS_S):
+                    await output.ended.wait()
+        return _result(output.kept, None if not in_time else process.returncode, args.timeout)
+
+
+async def _start(command: str, site: Site, writing: int) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *site.sandbox.argv(command),
+        cwd=site.sandbox.workspace,
+        env=dict(site.sandbox.environment),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=writing,
+        stderr=writing,
+        start_new_session=True,
+    )
+
+
+async def _finished(process: Process, limit_s: int) -> bool:
+    """Whether it ended by itself in time. However this ends, nothing of its group is left."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await process.wait()
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        await _end(process)
+
+
+async def _end(process: Process) -> None:
+    """Asks the group to stop, then stops it. Safe to be cancelled itself: the last word is SIGKILL all the same."""
+    try:
+        if process.returncode is None:
+            _signal(process, signal.SIGTERM)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GRACE_S):
+                    await process.wait()
+    finally:
+        _signal(process, signal.SIGKILL)
+    await process.wait()
+
+
+def _signal(process: Process, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _result(kept: Ends, code: int | None, timeout: int) -> ToolResult:
+    text, cut = kept.text()
+    said = text.rstrip("\n") or "(no output)"
+    if code is None:
+        said += f"\n\nCommand timed out after {timeout} seconds; it and everything it started was killed"
+    elif code:
+        said += f"\n\nCommand exited with code {code}"
+    details = {"exitCode": code, "timedOut": code is None}
+    return ToolResult(said, is_error=code != 0, truncated=cut, details=details)
+
+
+BASH = Bash()
