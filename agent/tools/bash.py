@@ -12,14 +12,15 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import Process
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 from pydantic import Field
 
 from agent.tool import Declaration, Show, Site, ToolResult
 from agent.tools.excerpt import Ends
+from persistence.clock import Clock
 from persistence.events import Value
 
 TIMEOUT_S = 120
@@ -39,27 +40,28 @@ class Arguments(Value):
 class Output:
     """The reading end of a command's pipe."""
 
-    def __init__(self, show: Show) -> None:
+    def __init__(self, show: Show, clock: Clock) -> None:
         self.kept = Ends()
         self.ended = asyncio.Event()
         self._show = show
+        self._clock = clock
         self._unshown = ""
-        self._timer: asyncio.TimerHandle | None = None
+        self._fresh = asyncio.Event()
 
-    @contextmanager
-    def pipe(self) -> Iterator[int]:
+    @asynccontextmanager
+    async def pipe(self) -> AsyncIterator[int]:
         """Gives the writing end. Inside, what is written is taken as it comes."""
         loop = asyncio.get_running_loop()
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         loop.add_reader(reading, self._take, reading)
+        showing = loop.create_task(self._showing())
         try:
             yield writing
         finally:
+            showing.cancel()
             loop.remove_reader(reading)
             os.close(reading)
-            if self._timer:
-                self._timer.cancel()
 
     def _take(self, reading: int) -> None:
         with suppress(BlockingIOError):
@@ -68,14 +70,18 @@ class Output:
                 asyncio.get_running_loop().remove_reader(reading)
                 self.ended.set()
             self._unshown += self.kept.feed(data)
-        if self._unshown and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SHOW_S, self._flush)
         if len(self._unshown) > 2 * SHOWN_CHARS:
             self._unshown = "[...]\n" + self._unshown[-SHOWN_CHARS:]
+        if self._unshown:
+            self._fresh.set()
 
-    def _flush(self) -> None:
-        text, self._unshown, self._timer = self._unshown, "", None
-        self._show(text)
+    async def _showing(self) -> None:
+        while True:
+            await self._fresh.wait()
+            await self._clock.sleep(SHOW_S)
+            self._fresh.clear()
+            text, self._unshown = self._unshown, ""
+            self._show(text)
 
 
 class Bash:
@@ -93,8 +99,8 @@ class Bash:
         """The output, head and tail, and the exit code. Cancelled, it ends the command and everything it started."""
         if site.sandbox.refused:
             return ToolResult(f"bash is not available: {site.sandbox.rung.reason}", is_error=True)
-        output = Output(show)
-        with output.pipe() as writing:
+        output = Output(show, site.clock)
+        async with output.pipe() as writing:
             try:
                 process = await _start(args.command, site, writing)
             except (OSError, ValueError) as error:

@@ -1,7 +1,7 @@
 """recall: the lines of the agent's own notes that hold the words asked for.
 
 Whole words, whatever their case. The lines with most of the words come first; among equals those of NOTES.md, and of
-one file the last, since a note further down is the newer one.
+one file the last, since a note further down is the newer one. An empty query gives them all in that order.
 """
 
 import re
@@ -23,7 +23,7 @@ WORD = re.compile(r"\w+")
 
 
 class Arguments(Value):
-    query: Annotated[str, Field(max_length=1000)]
+    query: Annotated[str, Field(max_length=1000)] = ""
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Note:
 def recall(args: Arguments, site: Site) -> ToolResult:
     """`path:line: text` for each line found, best first; or that nothing was."""
     asked = words(args.query)
-    if not asked:
-        return ToolResult("The query holds no word.", is_error=True)
+    if args.query and not asked:
+        return ToolResult(f"There is no word in {args.query!r}; leave it empty for all notes.", is_error=True)
     found = [note for place in _places(site) for note in _notes(place, asked)]
     found.sort(key=lambda note: -note.words)
     if not found:
-        return ToolResult(f"Nothing found about {' '.join(sorted(asked))} in the notes.")
+        return ToolResult(f"Nothing found about {args.query}." if asked else "There are no notes yet.")
     shown = [f"{note.path}:{note.number}: {note.text[:LINE_CHARS]}" for note in found[:RESULTS]]
     if len(found) > RESULTS:
         shown.append(f"\n[{len(found) - RESULTS} more lines. Use more words.]")
@@ -57,15 +57,16 @@ def words(text: str) -> set[str]:
 
 
 def _notes(place: Place, asked: set[str]) -> Iterator[Note]:
-    """The notes of one file that hold any of the words, the last one first."""
+    """The notes of one file that hold any of the words (all notes, where none is asked for), the last one first."""
     try:
         lines = whole(place, NOTES_BYTES).decode(errors="replace").split("\n")
     except Missing:
         return
     for number in range(len(lines), 0, -1):
-        held = len(asked & words(lines[number - 1]))
-        if held:
-            yield Note(sound(str(place)), number, lines[number - 1].strip(), held)
+        text = lines[number - 1].strip()
+        held = len(asked & words(text))
+        if held or (text and not asked):
+            yield Note(sound(str(place)), number, text, held)
 
 
 def _places(site: Site) -> Iterator[Place]:
