@@ -1,0 +1,80 @@
+"""Bytes that are named by their hash: too large for a record, or a sealed chunk of them.
+
+    blobs/ab/cdef…      SHA-256 in hex, the first two digits as a folder
+
+Written once, atomically, and durable before a record may name them. A name says what must be inside, so every read
+proves itself.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from persistence.disk import Disk, read, refused, replace
+from persistence.errors import Damaged, NotFound
+
+_SHA = re.compile(r"[0-9a-f]{64}")
+
+
+class Blobs:
+    """The blobs in a folder, which is made with the first. May be used from any thread; waits for the disk."""
+
+    def __init__(self, disk: Disk, directory: Path) -> None:
+        self._disk = disk
+        self._dir = directory
+
+    def put(self, data: bytes) -> str:
+        """The name under which the bytes are kept, durably. Costs no write if they are there. Raises StorageError."""
+        sha = sha256(data).hexdigest()
+        path = self._path(sha)
+        try:
+            if self._size(path) == len(data):
+                self._disk.sync_folder(path.parent)  # a crash may have come between the rename and this
+                return sha
+            self._disk.mkdir(path.parent)
+            self._disk.sync_folder(self._dir)
+        except OSError as error:
+            raise refused(error, path) from error
+        replace(self._disk, path, data)
+        return sha
+
+    def get(self, sha: str) -> bytes:
+        """The bytes of that name. Raises NotFound, Damaged (they are not what the name says) or StorageError."""
+        path = self._path(sha)
+        try:
+            data = read(self._disk, path)
+        except FileNotFoundError as error:
+            raise NotFound(f"there is no blob {sha}", hint="run finn verify") from error
+        except OSError as error:
+            raise refused(error, path) from error
+        if sha256(data).hexdigest() != sha:
+            raise Damaged(f"{path} does not hold what its name says", hint="run finn verify")
+        return data
+
+    def has(self, sha: str) -> bool:
+        """Whether there is such a file; what is in it only `get` proves."""
+        return bool(_SHA.fullmatch(sha)) and self._size(self._path(sha)) is not None
+
+    def all(self) -> Iterator[str]:
+        """Every name, in order."""
+        for folder in self._disk.names(self._dir):
+            for rest in self._disk.names(self._dir / folder):
+                if _SHA.fullmatch(folder + rest):
+                    yield folder + rest
+
+    def _path(self, sha: str) -> Path:
+        if not _SHA.fullmatch(sha):
+            raise NotFound(f"{sha!r} is no name of a blob")
+        return self._dir / sha[:2] / sha[2:]
+
+    def _size(self, path: Path) -> int | None:
+        try:
+            handle = self._disk.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            return self._disk.size(handle)
+        finally:
+            self._disk.close(handle)

@@ -1,0 +1,178 @@
+"""The local disk, as far as durability depends on it.
+
+    Disk                the dozen calls, and no others, by which anything durable is read or written
+    SystemDisk          the machine's own
+    read, write_all     whole files and whole writes, for the kernel may do less than it was asked
+    replace             temporary ─▶ fsync ─▶ rename ─▶ fsync the folder: the old bytes or the new, never a mixture
+    refused             an OSError as the StorageError that it is for everybody above
+
+A handle is a number that only the disk which gave it understands. Every call may raise OSError.
+"""
+
+import errno
+import itertools
+import os
+from pathlib import Path
+from typing import Protocol
+
+from persistence.errors import StorageError, StorageFailed, StorageFull
+
+CHUNK_BYTES = 1 << 20
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: no room: the bytes were not taken, everything else is as it was
+TEMPORARY = ".finn-"  #: how the name of an unfinished file begins; a start may remove what a crash left behind
+
+_temporaries = itertools.count()
+
+
+class Disk(Protocol):
+    """Files by path and by handle. `open` takes the flags of os.open and follows no link at the end of the path."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o600) -> int: ...
+
+    def close(self, handle: int) -> None: ...
+
+    def write(self, handle: int, data: bytes | memoryview) -> int:
+        """How many of the bytes were taken, which may be fewer than were given."""
+
+    def pread(self, handle: int, count: int, offset: int) -> bytes: ...
+
+    def size(self, handle: int) -> int: ...
+
+    def fdatasync(self, handle: int) -> None: ...
+
+    def ftruncate(self, handle: int, size: int) -> None: ...
+
+    def forget(self, handle: int) -> None:
+        """Drops the cached pages of the file, so that the next read comes from the medium."""
+
+    def sync_folder(self, path: Path) -> None:
+        """Makes the names in the folder durable."""
+
+    def rename(self, old: Path, new: Path) -> None: ...
+
+    def unlink(self, path: Path) -> None: ...
+
+    def mkdir(self, path: Path) -> None:
+        """The folder exists afterwards, with its parents."""
+
+    def names(self, path: Path) -> list[str]:
+        """What the folder holds, sorted; nothing if there is no such folder."""
+
+
+class SystemDisk:
+    """The machine's own disk."""
+
+    def open(self, path: Path, flags: int, mode: int = 0o600) -> int:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def close(self, handle: int) -> None:
+        os.close(handle)
+
+    def write(self, handle: int, data: bytes | memoryview) -> int:
+        return os.write(handle, data)
+
+    def pread(self, handle: int, count: int, offset: int) -> bytes:
+        return os.pread(handle, count, offset)
+
+    def size(self, handle: int) -> int:
+        return os.fstat(handle).st_size
+
+    def fdatasync(self, handle: int) -> None:
+        os.fdatasync(handle)
+
+    def ftruncate(self, handle: int, size: int) -> None:
+        os.ftruncate(handle, size)
+
+    def forget(self, handle: int) -> None:
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def sync_folder(self, path: Path) -> None:
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink()
+
+    def mkdir(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def names(self, path: Path) -> list[str]:
+        try:
+            return sorted(entry.name for entry in path.iterdir())
+        except FileNotFoundError:
+            return []
+
+
+def read(disk: Disk, path: Path) -> bytes:
+    """The whole file. Raises OSError."""
+    handle = disk.open(path, os.O_RDONLY)
+    try:
+        return read_range(disk, handle, 0, disk.size(handle))
+    finally:
+        disk.close(handle)
+
+
+def read_range(disk: Disk, handle: int, offset: int, count: int) -> bytes:
+    """`count` bytes from `offset`, fewer only where the file ends before."""
+    pieces = []
+    while count > 0 and (piece := disk.pread(handle, min(count, CHUNK_BYTES), offset)):
+        pieces.append(piece)
+        offset += len(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def write_all(disk: Disk, handle: int, data: bytes) -> None:
+    """Every byte of `data`, however few the disk takes at a time. Raises OSError with a part of it written."""
+    taken = disk.write(handle, data)
+    while taken < len(data):
+        more = disk.write(handle, memoryview(data)[taken:])
+        if more == 0:
+            raise OSError(errno.EIO, "the disk takes no more bytes and gives no reason")
+        taken += more
+
+
+def replace(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
+    """`path` holds `data`, durably, or what it held before. Raises StorageError."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_temporaries)}")
+    try:
+        try:
+            _create(disk, temporary, data, mode)
+            disk.rename(temporary, path)
+        except OSError:
+            _discard(disk, temporary)
+            raise
+        disk.sync_folder(path.parent)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def refused(error: OSError, path: Path) -> StorageError:
+    """The error for the layers above: full, or failed."""
+    if error.errno in FULL:
+        return StorageFull(f"no space left for {path}", hint="make room on the disk; nothing was changed")
+    reason = error.strerror or str(error)
+    return StorageFailed(f"the disk failed at {path}: {reason}", hint="look at the kernel's log and the disk's health")
+
+
+def _create(disk: Disk, path: Path, data: bytes, mode: int) -> None:
+    handle = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        write_all(disk, handle, data)
+        disk.fdatasync(handle)
+    finally:
+        disk.close(handle)
+
+
+def _discard(disk: Disk, path: Path) -> None:
+    """Best effort: the error that led here is the one to tell, and a start sweeps what stays."""
+    try:
+        disk.unlink(path)
+    except OSError:
+        return
