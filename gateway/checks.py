@@ -1,0 +1,273 @@
+"""What a request has to pass before it means anything, in the contract's order.
+
+    Envelope   request id, security headers, access log; what nobody else answers is answered here
+    Doors      Host (421), then Origin for whatever could change something (403)
+    routing    404, 405
+    Guard      still starting (503), token (401, 429), scope (403), size (413); then the body, by whoever reads it
+
+Pure ASGI: nothing here holds a request back or buffers it. An upgrade is refused before it happens, by the same answer
+that a request gets; without a valid token it is accepted and closed 4401, because a browser cannot read a status there.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import Scope as Connection
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from gateway.auth import Auth, Scope, has_credentials, is_by_cookie
+from gateway.logs import REQUEST_ID
+from gateway.problem import MAX_BODY, Refused, answer, internal
+from gateway.settings import Entrance
+from persistence.clock import Clock, Entropy
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+CSP = (
+    "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
+    "require-trusted-types-for 'script'; trusted-types finn dompurify lit-html"
+)
+#: On every answer that does not say otherwise itself.
+SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
+    (b"content-security-policy", CSP.encode()),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+STARTS = ("http.response.start", "websocket.accept", "websocket.http.response.start")
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+OWN_SITES = ("same-origin", "none")  #: of Sec-Fetch-Site: our page, or typed by a person
+PROBES = ("/livez", "/readyz", "/health")
+REQUEST_ID_BYTES = 8
+SWITCHED, LEFT = 101, 499  #: in the access log: an accepted socket; a caller who did not wait for the answer
+CLOSE_UNAUTHORIZED, CLOSE_RESTARTING, CLOSE_FAILED = 4401, 1012, 1011
+
+access = logging.getLogger("finn.access")
+logger = logging.getLogger("finn.checks")
+
+
+# ---------------------------------------------------------------- the envelope
+
+
+def request_id(headers: Headers, entropy: Entropy) -> str:
+    """The caller's own X-Request-Id if it is one that can be told and logged, else a new one."""
+    sent = next((value for name, value in headers if name == b"x-request-id"), b"").decode("latin-1")
+    return sent if re.fullmatch(r"[A-Za-z0-9._:+/=@-]{1,128}", sent) else entropy(REQUEST_ID_BYTES).hex()
+
+
+def sealed(headers: Headers, own_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers of an answer with the id and those of SECURITY_HEADERS that it does not carry itself."""
+    headers = list(headers)
+    present = {name.lower() for name, _ in headers}
+    missing = [(name, value) for name, value in SECURITY_HEADERS if name not in present]
+    return [*headers, *missing, (b"x-request-id", own_id.encode())]
+
+
+class Envelope:
+    """The outermost layer. Whatever goes wrong below, the caller gets an answer and the log gets the reason."""
+
+    def __init__(self, app: ASGIApp, *, clock: Clock, entropy: Entropy) -> None:
+        self._app = app
+        self._clock = clock
+        self._entropy = entropy
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        began = self._clock.monotonic()
+        own_id = request_id(scope["headers"], self._entropy)
+        REQUEST_ID.set(own_id)
+        status = 0
+
+        async def seal(message: Message) -> None:
+            nonlocal status
+            if message["type"] in STARTS:
+                status = message.get("status", SWITCHED)
+                message = {**message, "headers": sealed(message.get("headers", ()), own_id)}
+            await send(message)
+
+        try:
+            await self._app(scope, receive, seal)
+        except (ClientDisconnect, WebSocketDisconnect):
+            status = status or LEFT
+        except Exception as error:
+            if status not in (0, SWITCHED):
+                raise  # half an answer is out: uvicorn logs the error and cuts the connection
+            logger.error("a request failed", exc_info=error, extra={"path": scope["path"]})
+            await _apologise(scope, receive, seal, accepted=status == SWITCHED)
+        log_answer(scope, status, self._clock.monotonic() - began)
+
+
+async def _apologise(scope: Connection, receive: Receive, send: Send, *, accepted: bool) -> None:
+    if accepted:
+        await send({"type": "websocket.close", "code": CLOSE_FAILED, "reason": "internal"})
+    else:
+        await answer(internal())(scope, receive, send)
+
+
+def log_answer(scope: Connection, status: int, seconds: float) -> None:
+    """One line for each answer, without the query. Probes ask all the time and are told about in debug only."""
+    level = logging.DEBUG if scope["path"] in PROBES else logging.INFO
+    fields = {
+        "method": scope.get("method", "WS"),
+        "path": scope["path"],
+        "status": status,
+        "ms": round(seconds * 1000, 1),
+        "address": scope["client"][0] if scope.get("client") else None,
+    }
+    access.log(level, "answered", extra=fields)
+
+
+# ---------------------------------------------------------------- Host and Origin
+
+
+class Doors:
+    """Lets in what names one of our hosts and comes from one of our pages, or from no page at all."""
+
+    def __init__(self, app: ASGIApp, *, entrance: Entrance) -> None:
+        self._app = app
+        self._entrance = entrance
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        refused = None if scope["type"] == "lifespan" else refusal(HTTPConnection(scope), self._entrance)
+        await (answer(refused) if refused else self._app)(scope, receive, send)
+
+
+def refusal(connection: HTTPConnection, entrance: Entrance) -> Refused | None:
+    """Why a request is not let in, if it is not."""
+    if not is_host_allowed(connection, entrance):
+        return Refused(
+            "misdirected",
+            "finn is not known by the Host that this request names",
+            hint=f"use {entrance.url}, or add the host to FINN_ALLOWED_HOSTS",
+        )
+    if not is_origin_allowed(connection, entrance):
+        return Refused(
+            "forbidden_origin",
+            "this request comes from a page that is not finn's",
+            hint=f"use {entrance.url}, or add the origin to FINN_ALLOWED_ORIGINS",
+        )
+    return None
+
+
+def is_host_allowed(connection: HTTPConnection, entrance: Entrance) -> bool:
+    """Exactly one Host, and one of ours. Probes often know no name, so without a token they may do without."""
+    hosts = connection.headers.getlist("host")
+    is_probe = connection.scope["path"] in PROBES and not has_credentials(connection)
+    return len(hosts) <= 1 and (is_probe or (len(hosts) == 1 and hosts[0].lower() in entrance.hosts))
+
+
+def is_origin_allowed(connection: HTTPConnection, entrance: Entrance) -> bool:
+    """Whether something that may change something comes from our page or from a program.
+
+    The comparison is exact: a browser writes an origin in one way only. A cookie comes from a browser, and a browser
+    names the origin of each upgrade: a cookie without one is somebody pretending.
+    """
+    is_upgrade = connection.scope["type"] == "websocket"
+    if not is_upgrade and connection.scope["method"] in SAFE_METHODS:
+        return True
+    origins = connection.headers.getlist("origin")
+    if origins:
+        return len(origins) == 1 and origins[0] in entrance.origins
+    if connection.headers.get("sec-fetch-site", "none") not in OWN_SITES:
+        return False
+    return not (is_upgrade and is_by_cookie(connection))
+
+
+# ---------------------------------------------------------------- token, scope, size
+
+
+class Guard:
+    """Stands before one route. `need` is the scope that opens it; None is a route for everybody."""
+
+    def __init__(self, app: ASGIApp, *, auth: Auth, need: Scope | None, is_starting: Callable[[], bool]) -> None:
+        self._app = app
+        self._auth = auth
+        self._need = need
+        self._is_starting = is_starting
+
+    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+        connection = HTTPConnection(scope)
+        is_socket = scope["type"] == "websocket"
+        if self._is_starting():
+            if is_socket:
+                await _accept_and_close(receive, send, CLOSE_RESTARTING, "starting")
+                return
+            raise Refused("starting", "finn is starting", hint="try again in a second")
+        try:
+            self._admit(connection)
+        except Refused as refused:
+            if is_socket and refused.code != "forbidden_scope":
+                await _accept_and_close(receive, send, CLOSE_UNAUTHORIZED, refused.code)
+                return
+            raise
+        await self._app(scope, receive if is_socket else limited(connection, receive), send)
+
+    def _admit(self, connection: HTTPConnection) -> None:
+        if self._need is None:
+            return
+        caller = self._auth.identify(connection)
+        if not caller.may(self._need):
+            raise Refused("forbidden_scope", f"this needs a token of scope {self._need}", hint="`finn token create`")
+        connection.scope["caller"] = caller
+
+
+async def _accept_and_close(receive: Receive, send: Send, code: int, reason: str) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def limited(connection: HTTPConnection, receive: Receive, limit: int = MAX_BODY) -> Receive:
+    """`receive` for at most `limit` bytes. Raises Refused `too_large`, at once where the length is declared."""
+    if int(connection.headers.get("content-length", 0)) > limit:
+        raise _too_large(limit)
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise _too_large(limit)
+        return message
+
+    return receive_limited
+
+
+def _too_large(limit: int) -> Refused:
+    return Refused("too_large", f"the body is larger than {limit} bytes", hint="send less at a time")
+
+
+# ---------------------------------------------------------------- what the composition needs
+
+
+def layers(entrance: Entrance, *, clock: Clock, entropy: Entropy) -> Sequence[Middleware]:
+    """The layers around the router, outermost first."""
+    return (Middleware(Envelope, clock=clock, entropy=entropy), Middleware(Doors, entrance=entrance))
+
+
+def guards(auth: Auth, is_starting: Callable[[], bool]) -> Callable[[Scope | None], Sequence[Middleware]]:
+    """What routes put before themselves: `Route(…, middleware=guard("chat"))`, and `guard(None)` where all may come."""
+
+    def guard(need: Scope | None) -> Sequence[Middleware]:
+        return (Middleware(Guard, auth=auth, need=need, is_starting=is_starting),)
+
+    return guard
+
+
+async def _no_socket(_: WebSocket) -> None:
+    raise Refused("not_found", "there is no socket at this path", hint="it is /ws/SESSION")
+
+
+#: The last route: an upgrade anywhere else is told 404, where Starlette would say 403.
+NO_SOCKET = WebSocketRoute("/{path:path}", _no_socket)

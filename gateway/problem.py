@@ -1,0 +1,248 @@
+"""What an error looks like over HTTP: `application/problem+json` (RFC 9457), and how a body becomes a value.
+
+    FinnError.code ─▶ CODES ─▶ status, Retry-After ─▶ {"type","title","status","code","detail","hint","request_id"?}
+
+The lower floors know codes, this file alone knows what a code means in HTTP. A code that is not in CODES is a fault of
+ours: 500, and the caller learns only the request id under which the log tells the rest.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import NamedTuple, TypeVar
+from urllib.parse import parse_qsl
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import ExceptionHandler
+
+from gateway.logs import REQUEST_ID
+from persistence.errors import FinnError
+from persistence.events import Json
+
+MEDIA_TYPE = "application/problem+json"
+MAX_BODY = 2**20  #: bytes of a request
+MAX_DEPTH = 32  #: arrays and objects inside one another
+SHOWN_ERRORS = 3  #: of a body's faults, how many are told at once
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Code(NamedTuple):
+    """What a code means in HTTP; `retry_s` is when to come back, where the error itself does not say."""
+
+    status: int
+    retry_s: int | None = None
+
+
+INTERNAL = Code(500)
+CODES: Mapping[str, Code] = MappingProxyType(
+    {
+        "bad_request": Code(400),
+        "invalid_json": Code(400),
+        "invalid_body": Code(400),
+        "empty_prompt": Code(400),
+        "unauthorized": Code(401),
+        "forbidden_scope": Code(403),
+        "forbidden_origin": Code(403),
+        "not_found": Code(404),
+        "method_not_allowed": Code(405),
+        "request_timeout": Code(408),
+        "conflict": Code(409),
+        "idempotency_mismatch": Code(409),
+        "illegal_transition": Code(409),
+        "too_large": Code(413),
+        "unsupported_media_type": Code(415),
+        "misdirected": Code(421),
+        "rate_limited": Code(429, 60),
+        "busy": Code(429, 2),
+        "headers_too_large": Code(431),
+        "internal": INTERNAL,
+        "model_error": Code(502),
+        "starting": Code(503, 1),
+        "draining": Code(503, 5),
+        "fenced": Code(503, 30),
+        "store_unavailable": Code(503, 10),
+        "storage_full": Code(503, 60),
+        "storage_failed": Code(503, 60),
+    }
+)
+CODE_OF_STATUS = MappingProxyType(
+    {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
+)
+
+
+class Refused(FinnError):
+    """A request that is turned away before it means anything to the agent."""
+
+    def __init__(self, code: str, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+        self.retry_after = retry_after
+
+
+# ---------------------------------------------------------------- answers
+
+
+def describe(error: FinnError, request_id: str | None = None) -> dict[str, Json]:
+    """The problem object of an error, for HTTP and for `--json`."""
+    status = CODES.get(error.code, INTERNAL).status
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": error.code,
+        "detail": error.message,
+        "hint": error.hint,
+        **({"request_id": request_id} if request_id else {}),
+    }
+
+
+def retry_after(error: FinnError) -> str | None:
+    """The Retry-After header in whole seconds: the error's own wish, else the table's."""
+    own: float | None = getattr(error, "retry_after", None)
+    seconds = CODES.get(error.code, INTERNAL).retry_s if own is None else own
+    return None if seconds is None else str(max(1, math.ceil(seconds)))
+
+
+def answer(error: FinnError) -> Response:
+    """The response that tells of an error; also the refusal of an upgrade, if the socket was not accepted yet."""
+    problem = describe(error, REQUEST_ID.get())
+    wait = retry_after(error)
+    headers = {"Cache-Control": "no-store", **({"Retry-After": wait} if wait else {})}
+    return Response(json.dumps(problem), status_code=problem["status"], headers=headers, media_type=MEDIA_TYPE)
+
+
+def internal() -> FinnError:
+    """What is told of a fault of ours: where to look, and nothing of what it was."""
+    return Refused("internal", "finn made a mistake while it answered", hint="the log tells more under this request id")
+
+
+async def answer_error(_: Request, error: Exception) -> Response:
+    """For Starlette's table: an error of the tree. One that has no meaning in HTTP goes on up, to be logged."""
+    assert isinstance(error, FinnError)
+    if error.code not in CODES:
+        raise error
+    return answer(error)
+
+
+async def answer_http_exception(request: Request, error: Exception) -> Response:
+    """For Starlette's table: what the router and the static files raise."""
+    assert isinstance(error, HTTPException)
+    response = answer(Refused(CODE_OF_STATUS[error.status_code], f"{error.detail}: {request.scope['path'][:256]}"))
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        response.headers["Allow"] = ", ".join(allowed_methods(request))
+    return response
+
+
+def allowed_methods(request: Request) -> Sequence[str]:
+    """Every method that some route takes at this path; Starlette itself names those of the first route only."""
+    routes = [route for route in request.scope["router"].routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = MappingProxyType(
+    {FinnError: answer_error, HTTPException: answer_http_exception}
+)
+
+# ---------------------------------------------------------------- bodies
+
+
+def parse_json(data: bytes) -> Json:
+    """The value of a JSON text that comes from outside. Raises Refused `invalid_json`."""
+    try:
+        text = data.decode()
+        value = json.loads(text, parse_constant=_no_such_number)
+    except UnicodeDecodeError as error:
+        raise invalid_json(f"byte {error.start} is not UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise invalid_json(f"nested deeper than {MAX_DEPTH}") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise invalid_json(str(error).partition(";")[0]) from None
+    if _deeper_than(value, MAX_DEPTH):
+        raise invalid_json(f"nested deeper than {MAX_DEPTH}")
+    if "\\ud" in text.lower() and not _is_unicode(value):
+        raise invalid_json("half of a surrogate pair is not a character")
+    return value
+
+
+def invalid_json(what: str) -> Refused:
+    return Refused("invalid_json", f"the body is not JSON that finn takes: {what}", hint="send one JSON value in UTF-8")
+
+
+def _no_such_number(name: str) -> None:
+    raise invalid_json(f"{name} is not a JSON number")
+
+
+def _deeper_than(value: Json, depth: int) -> bool:
+    """Level by level, so that neither the stack nor a wide value is a way to hurt."""
+    level = [value] if isinstance(value, list | dict) else []
+    while level and depth:
+        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
+        level = [child for child in children if isinstance(child, list | dict)]
+        depth -= 1
+    return bool(level)
+
+
+def _is_unicode(value: Json) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def validate(model: type[Model], value: Json) -> Model:
+    """`value` as a model. Raises Refused `invalid_body`, which names the fields and repeats none of what they held."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_context=False, include_input=False)
+        told = [f"{_place(fault['loc'])}: {fault['msg']}" for fault in faults[:SHOWN_ERRORS]]
+        fields = ", ".join(model.model_fields)
+        raise Refused("invalid_body", "; ".join(told), hint=f"the fields are {fields}") from None
+
+
+def _place(path: tuple[int | str, ...]) -> str:
+    return ".".join(str(step)[:64] for step in path) or "body"
+
+
+async def read_model(request: Request, model: type[Model]) -> Model:
+    """The JSON body as a model; no body at all counts as `{}`.
+
+    Raises Refused (`unsupported_media_type`, `invalid_json`, `invalid_body`). The size was limited before it is read.
+    """
+    body = await request.body()
+    if not body:
+        return validate(model, {})
+    require_media_type(request, "application/json")
+    return validate(model, parse_json(body))
+
+
+async def read_form(request: Request) -> Mapping[str, str]:
+    """The fields of a plain HTML form. Raises Refused `bad_request`."""
+    try:
+        return dict(parse_qsl((await request.body()).decode("ascii"), max_num_fields=MAX_DEPTH, errors="strict"))
+    except ValueError:
+        raise Refused("bad_request", "the body is not a form", hint="send it URL-encoded") from None
+
+
+def media_type(request: Request) -> str:
+    """The Content-Type without its parameters."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def require_media_type(request: Request, wanted: str) -> None:
+    if media_type(request) != wanted:
+        raise Refused(
+            "unsupported_media_type",
+            f"the body is {media_type(request)[:64] or 'of no named type'}",
+            hint=f"send it with Content-Type: {wanted}",
+        )

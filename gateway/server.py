@@ -1,0 +1,476 @@
+"""The listening side: uvicorn, with the limits that it does not have.
+
+    connection ─▶ crowd ─▶ Protocol ─┬▶ request ─▶ app ─▶ answer ─▶ next request on the same connection
+      too many ──┘            │      └▶ upgrade ─▶ Socket ─▶ app
+                              └▶ 400 408 421 431, said as a problem, then the connection lingers and closes
+
+A request has RECEIVE_S from its first byte to its last. A connection that has asked for nothing yet gives way when its
+address, or finn, is full, so that somebody who only holds connections open locks nobody out.
+
+A stop: first signal ─▶ drain() ─▶ connections end ─▶ lifespan ends ─▶ 0; a second signal ends the waiting.
+"""
+
+import asyncio
+import errno
+import json
+import logging
+import signal
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Shape
+
+import httptools
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn._types import ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from gateway.address import Network, bucket, within
+from gateway.checks import request_id, sealed
+from gateway.problem import MEDIA_TYPE, Refused, describe, retry_after
+from persistence.clock import Entropy
+from persistence.errors import BindError
+
+RECEIVE_S = 10.0
+KEEP_ALIVE_S = 5
+LINGER_S = 2.0  #: how long a refused connection may still send, so that it gets to read why
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+PER_ADDRESS = 256
+CONNECTIONS = 4096
+MAX_MESSAGE = 2**20  #: bytes of a WebSocket message
+PING_S = 20.0
+BACKLOG = 1024
+LEAVING_S = 1  #: what open connections have left after the drain
+
+logger = logging.getLogger("finn.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may take up."""
+
+    receive_s: float = RECEIVE_S
+    headers: int = MAX_HEADERS
+    header_bytes: int = MAX_HEADER_BYTES
+    per_address: int = PER_ADDRESS
+    connections: int = CONNECTIONS
+
+
+DEFAULT_LIMITS = Limits()
+# Code and message of each refusal; an exception object that was raised twice would hold on to both callers.
+HEADERS_TOO_LARGE = ("headers_too_large", "the request has more or longer headers than finn takes")
+MALFORMED = ("bad_request", "this is not HTTP/1.1 as finn understands it")
+NOT_ORIGIN_FORM = ("misdirected", "the request target is not a path")
+TIMED_OUT = ("request_timeout", "the request did not arrive in time")
+TOO_MANY = ("busy", "too many connections are open")
+
+
+# ---------------------------------------------------------------- who is connected
+
+
+class Guest(Shape):
+    """A connection that can be asked to leave."""
+
+    def give_way(self) -> None: ...
+
+
+class Crowd:
+    """Who is connected, from where, and who of them has not asked for anything yet.
+
+    The addresses of trusted proxies stand for many people: only the limit on all connections counts for them.
+    """
+
+    def __init__(self, limits: Limits, proxies: Collection[Network]) -> None:
+        self._limits = limits
+        self._proxies = proxies
+        self._homes: dict[object, str] = {}
+        self._held: Counter[str] = Counter()
+        self._idle: dict[str, dict[Guest, None]] = {}
+
+    def enter(self, guest: object, address: str) -> bool:
+        """Whether there is room, if need be after the longest idle guest of the fullest address has left."""
+        home = bucket(address)
+        if self._held[home] >= self._limits.per_address and not within(address, self._proxies):
+            self._make_room(home)
+            if self._held[home] >= self._limits.per_address:
+                return False
+        if len(self._homes) >= self._limits.connections:
+            self._make_room(max(self._idle, key=lambda each: len(self._idle[each]), default=home))
+            if len(self._homes) >= self._limits.connections:
+                return False
+        self._homes[guest] = home
+        self._held[home] += 1
+        return True
+
+    def rest(self, guest: Guest) -> None:
+        """The guest waits for a request, or is still sending it."""
+        if guest in self._homes:
+            self._idle.setdefault(self._homes[guest], {})[guest] = None
+
+    def wake(self, guest: Guest) -> None:
+        """The guest's request is here and has to be answered."""
+        home = self._homes.get(guest, "")
+        idle = self._idle.get(home, {})
+        idle.pop(guest, None)
+        if not idle:
+            self._idle.pop(home, None)
+
+    def leave(self, guest: Any) -> None:
+        """The guest is gone. Doing it twice is as good as once."""
+        if guest not in self._homes:
+            return
+        self.wake(guest)
+        home = self._homes.pop(guest)
+        self._held[home] -= 1
+        if not self._held[home]:
+            del self._held[home]
+
+    def _make_room(self, home: str) -> None:
+        guest = next(iter(self._idle.get(home, ())), None)
+        if guest is not None:
+            self.leave(guest)
+            guest.give_way()
+
+
+# ---------------------------------------------------------------- protocols
+
+
+class Protocol(HttpToolsProtocol):
+    """HTTP/1.1 on one connection, within limits."""
+
+    config: "Config"
+
+    def __init__(self, config: "Config", *rest: Any, **named: Any) -> None:
+        super().__init__(config, *rest, **named)
+        self._limits = config.limits
+        self._crowd = config.crowd
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        self._begun = False
+        self._fed = 0  #: bytes of an unfinished head, from its second piece on
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self._start_timer()
+        if self._crowd.enter(self, self.client[0] if self.client else ""):
+            self._crowd.rest(self)
+        else:
+            self._refuse(Refused(*TOO_MANY))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        self._crowd.leave(self)
+        super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        self._unset_keepalive_if_required()
+        if self._is_idle():
+            self._start_timer()
+        continued = self._in_head
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+        except httptools.HttpParserError as error:
+            self._refuse(error.__context__ if isinstance(error.__context__, Refused) else Refused(*MALFORMED))
+        else:
+            self._fed += len(data) if continued and self._in_head else 0
+            if self._fed > self._limits.header_bytes:
+                self._refuse(Refused(*HEADERS_TOO_LARGE))
+
+    # What the parser calls. A Refused raised here ends up in data_received, as the context of the parser's own error.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._start_timer()
+        self._in_head = self._begun = True
+        self._fed = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # a trailer, which must not pass for a header that was checked
+        super().on_header(name, value)
+        if len(self.headers) > self._limits.headers:
+            raise Refused(*HEADERS_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._limits.header_bytes:
+            raise Refused(*HEADERS_TOO_LARGE)
+        if not self.url.startswith(b"/"):
+            raise Refused(*NOT_ORIGIN_FORM)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._stop_timer()
+        self._begun = False
+        if not self._is_idle():
+            self._crowd.wake(self)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._is_idle():
+            self._crowd.rest(self)
+
+    def handle_websocket_upgrade(self) -> None:
+        self._stop_timer()
+        self._crowd.leave(self)
+        super().handle_websocket_upgrade()
+
+    def _is_idle(self) -> bool:
+        """Whether no request waits for its answer."""
+        return self.cycle is None or self.cycle.response_complete
+
+    # The deadline, and the way out.
+
+    def _start_timer(self) -> None:
+        self._timer = self._timer or self.loop.call_later(self._limits.receive_s, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if self.flow.read_paused:
+            self._start_timer()  # it is we who do not read
+        elif self._begun:
+            self._refuse(Refused(*TIMED_OUT))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: Refused) -> None:
+        """Says why, hangs up, and reads on for a while: closing on unread bytes would take the answer back."""
+        self._refused = True
+        self._stop_timer()
+        unsaid = self._is_idle() or not self.cycle.response_started
+        if not self._is_idle():
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        logger.info("refused a connection", extra={"code": error.code, "address": self.client and self.client[0]})
+        if unsaid:
+            self.transport.write(self._told(error))
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
+
+    def _told(self, error: Refused) -> bytes:
+        own_id = request_id(self.headers or (), self.config.entropy)
+        problem = describe(error, own_id)
+        body = json.dumps(problem).encode()
+        wait = retry_after(error)
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+            *([(b"retry-after", wait.encode())] if wait else []),
+        ]
+        lines = [b"%s: %s" % header for header in sealed(headers, own_id)]
+        status = f"HTTP/1.1 {problem['status']} {problem['title']}".encode()
+        return b"\r\n".join([status, *lines, b"", body])
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """A WebSocket that is counted like every other connection."""
+
+    config: "Config"
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.config.crowd.enter(self, self.client[0] if self.client else "")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.config.crowd.leave(self)
+        super().connection_lost(exc)
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.initial_response and self.close_sent:
+            self.handshake_complete = True  # uvicorn forgets it after a refusal, and would log an error of ours
+
+
+# ---------------------------------------------------------------- the server
+
+
+class Config(uvicorn.Config):
+    """uvicorn as finn wants it, and what the protocols share."""
+
+    def __init__(self, app: ASGIApp, *, limits: Limits, proxies: Collection[Network], entropy: Entropy) -> None:
+        self.limits = limits
+        self.crowd = Crowd(limits, proxies)
+        self.entropy = entropy
+        super().__init__(
+            app,
+            http=Protocol,
+            ws=Socket,
+            ws_max_size=MAX_MESSAGE,
+            ws_per_message_deflate=False,
+            ws_ping_interval=PING_S,
+            ws_ping_timeout=PING_S,
+            interface="asgi3",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=bool(proxies),
+            forwarded_allow_ips=[form for each in proxies for form in both_forms(each)],
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=LEAVING_S,
+            workers=1,
+            backlog=BACKLOG,
+        )
+
+
+def both_forms(proxies: Network) -> tuple[str, ...]:
+    """A network as uvicorn compares it: an IPv4 peer of an IPv6 socket has an IPv6 address."""
+    if proxies.version == 6:
+        return (str(proxies),)
+    return str(proxies), f"::ffff:{proxies.network_address}/{96 + proxies.prefixlen}"
+
+
+async def _nothing() -> None:
+    return
+
+
+class Server(uvicorn.Server):
+    """Serves an app on a bound socket until it is told to stop."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        entropy: Entropy,
+        drain: Callable[[], Awaitable[None]] = _nothing,
+        budget_s: float = 8.0,
+        proxies: Collection[Network] = (),
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        """`drain` is awaited at the first signal, for `budget_s` at most, while requests are still answered."""
+        super().__init__(Config(app, limits=limits, proxies=proxies, entropy=entropy))
+        self._listener = listener
+        self._drain = drain
+        self._budget_s = budget_s
+        self._stopping: asyncio.Task[None] | None = None
+        self._failed = False
+
+    def run_to_the_end(self) -> int:
+        """Serves until a signal comes. The exit code: 0 after a clean stop, 1 if the start or the stop failed."""
+        try:
+            self.run([self._listener])
+        except SystemExit:
+            return 1  # the lifespan failed at the start, which is logged
+        return 1 if self._failed or self.lifespan.shutdown_failed else 0
+
+    async def serve_here(self) -> None:
+        """The same in a loop that runs already, for tests and programs around it."""
+        await self.serve([self._listener])
+
+    def stop(self) -> None:
+        """The first time: drain, then end. Again: end now."""
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop().create_task(self._end())
+        else:
+            self.should_exit = self.force_exit = True
+            self._stopping.cancel()
+
+    async def _end(self) -> None:
+        try:
+            async with asyncio.timeout(self._budget_s):
+                await self._drain()
+        except TimeoutError:
+            logger.warning("the drain did not end in time", extra={"budget_s": self._budget_s})
+        except Exception:
+            logger.exception("the drain failed")
+            self._failed = True
+        finally:
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()  # uvicorn leaves it out, but the log is to be closed in any case
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours instead of uvicorn's, which raises the signal again at the end and so never exits 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.remove_signal_handler(number)
+
+
+# ---------------------------------------------------------------- binding
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises BindError, which says who is in the way if it can."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise BindError(f"{host} is not a host name that is known here ({error})", hint="set FINN_HOST") from None
+    family, kind, proto, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, proto)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _bind_error(host, port, error) from None
+    return listener
+
+
+def _bind_error(host: str, port: int, error: OSError) -> BindError:
+    where = f"port {port} of {host}"
+    if error.errno == errno.EADDRINUSE:
+        by = holder(port)
+        return BindError(
+            f"{where} is in use{f' by {by}' if by else ''}", hint="stop that program, or choose another with --port"
+        )
+    if error.errno == errno.EACCES:
+        return BindError(f"{where} is not allowed to this user", hint="choose a port above 1023 with --port")
+    if error.errno == errno.EADDRNOTAVAIL:
+        return BindError(f"{host} is not an address of this machine", hint="set FINN_HOST to one of its own")
+    return BindError(f"{where} cannot be listened on: {error.strerror}", hint="choose another with --port or --host")
+
+
+def holder(port: int) -> str | None:
+    """`python3 (pid 4711)`, the program that listens on a port, as far as /proc shows it to this user."""
+    wanted = {f"socket:[{inode}]" for inode in _listening(port)}
+    for descriptors in Path("/proc").glob("[0-9]*/fd"):
+        with suppress(OSError):  # another user's process, or one that just ended
+            if any(str(each.readlink()) in wanted for each in descriptors.iterdir()):
+                return f"{(descriptors.parent / 'comm').read_text().strip()} (pid {descriptors.parent.name})"
+    return None
+
+
+def _listening(port: int) -> Iterator[str]:
+    """The inodes of the sockets that listen on a port."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):  # no Linux, or no IPv6
+            for line in table.read_text().splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                if state == "0A" and int(local.rpartition(":")[2], 16) == port:
+                    yield inode
