@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from agent.model import About, Delta, Model, Request
 from agent.models import builtin, catalog, scripted
 from agent.models.catalog import Wire
+from agent.models.provider import KEY_NAMES, Provider
 from persistence.clock import Clock
 from persistence.errors import ModelDenied, ModelError, UsageError
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0  # without a byte for so long, a stream counts as stalled
 
-KEY_NAMES: dict[Wire, str] = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
 APIS: dict[Wire, str] = {"anthropic": "anthropic-messages", "openai": "openai-completions"}  # Pi's names
 
 
@@ -44,18 +44,6 @@ class Chosen:
     def key(self, wire: Wire) -> str | None:
         """The key of a wire, if there is one."""
         return {"anthropic": self.anthropic_key, "openai": self.openai_key}[wire] or None
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Where a wire leads: everything that a call needs to know."""
-
-    wire: Wire
-    name: str
-    base_url: str | None
-    key: str | None = field(repr=False)
-    limits: catalog.Limits
-    idle_s: float
 
 
 def choose(chosen: Chosen, clock: Clock) -> Model:
@@ -89,6 +77,12 @@ def provider(wire: Wire, name: str, chosen: Chosen) -> Provider:
     return Provider(wire, name, url, chosen.key(wire), catalog.limits(wire, name), chosen.idle_s)
 
 
+async def close(model: Model) -> None:
+    """Closes the connections that a model keeps, if it has any."""
+    if isinstance(model, Remote):
+        await model.close()
+
+
 def preload(model: Model) -> None:
     """Does what the first call would otherwise wait for. To be run in a thread. Raises ModelError if it cannot."""
     match model:
@@ -112,10 +106,17 @@ class Remote:
         """Streams from the provider. Raises ModelDenied without a request where the key is missing."""
         if not self.about.ready:
             raise ModelDenied(f"no answer from {self.about.name}: {self.about.note}")
-        wire = self._wire or await asyncio.to_thread(self.load)
+        wire = self._wire
+        if wire is None:
+            wire = await asyncio.to_thread(self.load)
         async with aclosing(wire.stream(request)) as deltas:
             async for delta in deltas:
                 yield delta
+
+    async def close(self) -> None:
+        """Closes the connections to the provider."""
+        if self._wire is not None:
+            await self._wire.close()
 
     def load(self) -> "PydanticAI":
         """Imports the SDK and builds the wire, once. Raises ModelError and says so in `about` where that fails."""
@@ -138,15 +139,9 @@ def about(provider: Provider) -> About:
     missing = provider.key is None and provider.base_url is None
     return About(
         name=provider.name,
-        provider=_place(provider),
+        provider=provider.place,
         api=APIS[provider.wire],
         window=provider.limits.window,
         note=f"{KEY_NAMES[provider.wire]} is not set" if missing else "",
         ready=not missing,
     )
-
-
-def _place(provider: Provider) -> str:
-    """Who answers: signed thinking is good only there, so another server behind the same wire has another name."""
-    url = urlsplit(provider.base_url or "")
-    return ":".join([provider.wire, *filter(None, (url.hostname, str(url.port or "")))])
