@@ -28,7 +28,7 @@ from gateway.address import bucket
 from gateway.problem import Refused
 from gateway.settings import Secret, strong_token
 from persistence.clock import Clock, Entropy
-from persistence.disk import SystemDisk, refused, replace
+from persistence.disk import TEMPORARY, SystemDisk, refused, replace
 from persistence.errors import Damaged, FinnError, UsageError
 
 COOKIE = "finn_session"
@@ -36,6 +36,7 @@ COOKIE_S = 30 * 86400
 LINK_S = 600
 TOKEN_BYTES = 32
 LINK_BYTES = 24
+DRAFT_BYTES = 8  #: of the name of a file that is being made
 WRONG_LIMIT = 10  #: wrong tokens of one address within WRONG_WINDOW_S that are answered 401
 WRONG_WINDOW_S = 60.0
 MAX_ADDRESSES = 4096  #: that are remembered for their wrong tokens
@@ -128,7 +129,7 @@ class Auth:
         Raises StorageError, or Damaged if the file does not hold a token.
         """
         if token is None and not (folder / "token").exists():
-            _keep_first(folder / "token", new_token(entropy))
+            _keep_first(folder / "token", entropy)
         key = Key(token, None) if token else _read_key(folder / "token")
         return cls(folder, key, fixed=token is not None, clock=clock, entropy=entropy)
 
@@ -316,13 +317,13 @@ def _read_key(path: Path) -> Key:
         raise Damaged(what, hint="`finn token --rotate` makes a new one") from None
 
 
-def _keep_first(path: Path, token: str) -> None:
+def _keep_first(path: Path, entropy: Entropy) -> None:
     """Writes the first token. Of two processes that start at once, both keep the one that was there first."""
     disk = SystemDisk()
-    draft = path.with_name(f".finn-token-{os.getpid()}")
+    draft = path.with_name(f"{TEMPORARY}{entropy(DRAFT_BYTES).hex()}")
     try:
         disk.mkdir(path.parent)
-        replace(disk, draft, token.encode())
+        replace(disk, draft, new_token(entropy).encode())
         with suppress(FileExistsError):
             os.link(draft, path)
         disk.unlink(draft)

@@ -10,11 +10,11 @@ escapes.
 import json
 import logging
 import queue
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
-from logging.handlers import QueueHandler, QueueListener
 from typing import TextIO
 
 from persistence.clock import iso
@@ -26,6 +26,7 @@ MAX_FIELD = 256  #: characters
 MAX_SEARCHED = 4096  #: characters of a field in which secrets are looked for; all that could be left after the cut
 MAX_FRAMES = 20  #: of a traceback, the innermost
 MAX_WAITING = 10_000  #: lines that stderr has not taken yet; beyond them lines are dropped and counted
+LAST_LINES_S = 2.0  #: that the end waits for the last lines to be taken
 LEVELS = ("debug", "info", "warning", "error")
 QUIET = ("uvicorn.error", "uvicorn.asgi", "asyncio")  #: their notes say what ours say better; warnings pass
 
@@ -75,48 +76,61 @@ def _told_error(record: logging.LogRecord) -> Mapping[str, Json]:
     }
 
 
-class Mailbox(QueueHandler):
-    """Hands finished lines to the writing thread; when that is stuck, drops and says how many."""
+class Mailbox(logging.Handler):
+    """Takes lines at once and writes them in a thread; when nobody reads, it drops lines and later says how many."""
 
-    def __init__(self, waiting: "queue.Queue[logging.LogRecord]") -> None:
-        super().__init__(waiting)
-        self._waiting = waiting
+    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+        super().__init__()
+        self.setFormatter(JsonLine(redact))
+        self._stream = stream
+        self._waiting: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
         self._dropped = 0
+        self._thread = threading.Thread(target=self._write_all, name="logs", daemon=True)
+        self._thread.start()
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        if self._dropped and not self._waiting.full():
-            record.msg = f'{record.msg}\n{{"level":"warning","msg":"log lines were dropped","count":{self._dropped}}}'
-            self._dropped = 0
+    def emit(self, record: logging.LogRecord) -> None:
         try:
-            self._waiting.put_nowait(record)
+            self._waiting.put_nowait(self.format(record))
         except queue.Full:
             self._dropped += 1
 
+    def finish(self) -> None:
+        """Writes what waits and ends the thread; a reader who does not read is not waited for."""
+        with suppress(queue.Full):
+            self._waiting.put(None, timeout=LAST_LINES_S)
+            self._thread.join(LAST_LINES_S)
 
-class _Writer(logging.StreamHandler[TextIO]):
-    """Writes lines that are finished already."""
+    def _write_all(self) -> None:
+        while (line := self._waiting.get()) is not None:
+            self._write(line)
+            if self._dropped:
+                self._write(self._confession())
 
-    def format(self, record: logging.LogRecord) -> str:
-        return str(record.msg)
+    def _write(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # a log that cannot be written cannot be complained about in the log
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def _confession(self) -> str:
+        with self.lock or nullcontext():
+            count, self._dropped = self._dropped, 0
+        told = {"name": __name__, "levelno": logging.WARNING, "levelname": "WARNING", "msg": "log lines were dropped"}
+        return self.format(logging.makeLogRecord({**told, "count": count}))
 
 
 @contextmanager
 def logging_to(stream: TextIO, level: str, redact: Callable[[str], str]) -> Iterator[None]:
     """While open, everything that is logged goes to `stream` as JSON lines; at the end the last ones are written."""
-    waiting: queue.Queue[logging.LogRecord] = queue.Queue(MAX_WAITING)
-    mailbox = Mailbox(waiting)
-    mailbox.setFormatter(JsonLine(redact))
-    listener = QueueListener(waiting, _Writer(stream))
+    mailbox = Mailbox(stream, redact)
     root = logging.getLogger()
     before = root.level
     root.addHandler(mailbox)
     root.setLevel(level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    listener.start()
     try:
         yield
     finally:
         root.removeHandler(mailbox)
         root.setLevel(before)
-        listener.stop()
+        mailbox.finish()

@@ -113,8 +113,11 @@ def retry_after(error: FinnError) -> str | None:
 def answer(error: FinnError) -> Response:
     """The response that tells of an error; also the refusal of an upgrade, if the socket was not accepted yet."""
     problem = describe(error, REQUEST_ID.get())
-    wait = retry_after(error)
-    headers = {"Cache-Control": "no-store", **({"Retry-After": wait} if wait else {})}
+    headers = {"Cache-Control": "no-store"}
+    if wait := retry_after(error):
+        headers["Retry-After"] = wait
+    if problem["status"] == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return Response(json.dumps(problem), status_code=problem["status"], headers=headers, media_type=MEDIA_TYPE)
 
 
