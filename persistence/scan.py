@@ -261,7 +261,7 @@ class _Walker:
         data = rest[: bad.end]
         control = "header" if offset == 0 else _looks_like(data[PREFIX_BYTES:])
         unwritten = _is_unwritten(data, offset, last=bad.end == len(rest))
-        records = 0 if control else max(1, data.count(b"\n"))
+        records = 0 if control else 1 if bad.whole else max(1, data.count(b"\n"))
         self._held.append(_Region(offset, bad.end, records, unwritten, control))
         if bad.stated:
             self._anchors = (*self._anchors[:1], *self._anchors[1:][-1:], bad.stated)

@@ -1,0 +1,249 @@
+"""A session: one conversation, folded from its records.
+
+    session_created ─▶ idle ── user_message ─▶ queued ── turn_started ─▶ running ── turn_ended ─▶ idle
+                        ▲                        └ steer_taken: the waiting message joins the running turn
+                        └── session_deleted hides it, session_restored brings it back
+
+The state holds no body and no row per message: a title, the leaf, counts, what waits, the turn that runs, and the last
+request ids with the hash of their text.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from persistence.events import (
+    AssistantMessage,
+    CallFailed,
+    ContextCut,
+    Cost,
+    Event,
+    MessageCheckpointed,
+    NoteAdded,
+    PromptMode,
+    Record,
+    SessionCreated,
+    SessionDeleted,
+    SessionRenamed,
+    SessionRestored,
+    SteerTaken,
+    ToolEnded,
+    ToolStarted,
+    TurnEnded,
+    TurnStarted,
+    Usage,
+    UserMessage,
+)
+from persistence.fold import Fold
+
+REQUESTS_KEPT = 1000  #: request ids of a session that are remembered
+TITLE_CHARS = 60  #: of the first prompt, where nobody gave a title
+QUEUED_CHARS = 200  #: of a waiting message, for the queue that people see
+
+
+NOTHING = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A durable message that is not yet part of the conversation."""
+
+    entry: str
+    turn: str
+    mode: PromptMode
+    request_id: str
+    text: str  #: its beginning
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCall:
+    """A tool call that was started and has no result yet."""
+
+    call: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The turn that runs, as the log knows it."""
+
+    turn: str
+    entry: str
+    calls: tuple[OpenCall, ...] = ()
+    checkpoint: int | None = None  #: seq of the newest checkpoint of an unfinished message
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request id that was accepted, and what it was answered."""
+
+    request_id: str
+    turn: str
+    seq: int
+    text_sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One conversation. Times are milliseconds since 1970."""
+
+    title: str = ""
+    created_at: int = 0
+    updated_at: int = 0
+    created_seq: int = 0
+    messages: int = 0
+    leaf: str | None = None
+    context_from: str | None = None
+    running: Running | None = None
+    waiting: tuple[Waiting, ...] = ()
+    requests: tuple[Request, ...] = ()
+    usage: Usage = NOTHING
+    deleted: bool = False
+
+    @property
+    def exists(self) -> bool:
+        """Whether people see it."""
+        return self.created_seq > 0 and not self.deleted
+
+    def request(self, request_id: str) -> Request | None:
+        """What that request id was answered, if it is remembered."""
+        return next((one for one in reversed(self.requests) if one.request_id == request_id), None)
+
+
+def text_sha(text: str) -> str:
+    """The hash by which a repeated request is compared."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def add(left: Usage, right: Usage) -> Usage:
+    """The sum of two usages; a cost that is unknown on one side counts as nothing."""
+    costs = [one for one in (left.cost, right.cost) if one is not None]
+    return Usage(
+        input=left.input + right.input,
+        output=left.output + right.output,
+        cacheRead=left.cacheRead + right.cacheRead,
+        cacheWrite=left.cacheWrite + right.cacheWrite,
+        totalTokens=left.totalTokens + right.totalTokens,
+        cost=Cost(
+            input=sum(one.input for one in costs),
+            output=sum(one.output for one in costs),
+            cacheRead=sum(one.cacheRead for one in costs),
+            cacheWrite=sum(one.cacheWrite for one in costs),
+            total=sum(one.total for one in costs),
+        )
+        if costs
+        else None,
+    )
+
+
+def step(session: Session, record: Record) -> Session:
+    """The session after one of its records."""
+    return replace(STEPS[type(record.event)](session, record, record.event), updated_at=record.time)
+
+
+def _created(session: Session, record: Record, event: SessionCreated) -> Session:
+    return replace(session, title=event.title, created_at=record.time, created_seq=record.seq)
+
+
+def _renamed(session: Session, record: Record, event: SessionRenamed) -> Session:
+    return replace(session, title=event.title)
+
+
+def _deleted(session: Session, record: Record, event: SessionDeleted) -> Session:
+    return replace(session, deleted=True)
+
+
+def _restored(session: Session, record: Record, event: SessionRestored) -> Session:
+    return replace(session, deleted=False)
+
+
+def _heard(session: Session, record: Record, event: UserMessage) -> Session:
+    request = Request(event.request_id, event.turn, record.seq, text_sha(event.text))
+    waiting = Waiting(record.entry, event.turn, event.mode, event.request_id, event.text[:QUEUED_CHARS])
+    return replace(
+        session,
+        title=session.title or title_of(event.text),
+        messages=session.messages + 1,
+        waiting=(*session.waiting, waiting),
+        requests=(*session.requests, request)[-REQUESTS_KEPT:],
+    )
+
+
+def title_of(text: str) -> str:
+    """What a session is called after its first prompt."""
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
+
+
+def _started(session: Session, record: Record, event: TurnStarted) -> Session:
+    return replace(_placed(session, event.entry), leaf=event.entry, running=Running(event.turn, event.entry))
+
+
+def _steered(session: Session, record: Record, event: SteerTaken) -> Session:
+    return replace(_placed(session, event.entry), leaf=event.entry)
+
+
+def _placed(session: Session, entry: str) -> Session:
+    return replace(session, waiting=tuple(one for one in session.waiting if one.entry != entry))
+
+
+def _noted(session: Session, record: Record, event: NoteAdded) -> Session:
+    return replace(session, leaf=record.entry)
+
+
+def _cut(session: Session, record: Record, event: ContextCut) -> Session:
+    return replace(session, context_from=event.first_kept)
+
+
+def _checkpointed(session: Session, record: Record, event: MessageCheckpointed) -> Session:
+    return _run(session, checkpoint=record.seq)
+
+
+def _answered(session: Session, record: Record, event: AssistantMessage) -> Session:
+    return _run(replace(session, messages=session.messages + 1, leaf=record.entry), checkpoint=None)
+
+
+def _failed(session: Session, record: Record, event: CallFailed) -> Session:
+    return _run(session, checkpoint=None)
+
+
+def _tool_started(session: Session, record: Record, event: ToolStarted) -> Session:
+    calls = session.running.calls if session.running else ()
+    return _run(session, calls=(*calls, OpenCall(event.call, event.name)))
+
+
+def _tool_ended(session: Session, record: Record, event: ToolEnded) -> Session:
+    calls = session.running.calls if session.running else ()
+    moved = replace(session, messages=session.messages + 1, leaf=record.entry)
+    return _run(moved, calls=tuple(one for one in calls if one.call != event.call))
+
+
+def _ended(session: Session, record: Record, event: TurnEnded) -> Session:
+    return replace(session, running=None, usage=add(session.usage, event.usage))
+
+
+def _run(session: Session, **changes: Any) -> Session:
+    """The session with its running turn changed; the same session where none runs."""
+    return replace(session, running=replace(session.running, **changes)) if session.running else session
+
+
+STEPS: Mapping[type[Event], Callable[[Session, Record, Any], Session]] = {
+    SessionCreated: _created,
+    SessionRenamed: _renamed,
+    SessionDeleted: _deleted,
+    SessionRestored: _restored,
+    UserMessage: _heard,
+    TurnStarted: _started,
+    SteerTaken: _steered,
+    NoteAdded: _noted,
+    ContextCut: _cut,
+    MessageCheckpointed: _checkpointed,
+    CallFailed: _failed,
+    AssistantMessage: _answered,
+    ToolStarted: _tool_started,
+    ToolEnded: _tool_ended,
+    TurnEnded: _ended,
+}
+
+SESSIONS = Fold("session", 1, Session, Session(), step, True, tuple(STEPS))

@@ -1,0 +1,87 @@
+"""What a turn plays on: its records go to the session's stream, its moments to whoever watches."""
+
+import asyncio
+from typing import Literal
+
+from agent.loop import Agent, Turn
+from agent.session import SESSIONS
+from persistence.errors import FinnError, NotFound, StorageError
+from persistence.events import SYSTEM, By, Event, Json, PromptMode, Record, SteerTaken
+from persistence.journal import Journal
+from persistence.subscription import Moment
+
+STORAGE_PAUSE_S = 1.0  #: before a record that the disk refused is tried again
+
+
+class Staged:
+    """The Stage of one turn: its records go to the session's stream, its moments to whoever watches."""
+
+    def __init__(self, journal: Journal, agent: Agent, session: str, turn: str) -> None:
+        self.id = turn
+        self.session = session
+        self.turn: Turn | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.stopping: Literal["abort", "interrupted"] | None = None
+        self._journal = journal
+        self._clock = agent.clock
+
+    def stop(self, reason: Literal["abort", "interrupted"]) -> None:
+        """Ends the turn; the first reason counts."""
+        if self.stopping is None and self.task is not None:
+            self.stopping = reason
+            self.task.cancel()
+
+    def uncancel(self) -> None:
+        """Lets the turn's task close what it left open."""
+        if self.task is not None:
+            self.task.uncancel()
+
+    async def record(self, event: Event, by: By) -> Record:
+        """Makes an event durable, however long the disk takes. A cancellation meanwhile is felt at the next wait."""
+        commit = asyncio.ensure_future(self._commit(event, by))
+        cancelled = 0
+        while not commit.done():
+            try:
+                await asyncio.shield(commit)
+            except asyncio.CancelledError:
+                cancelled += 1
+            except FinnError:
+                break
+        task = asyncio.current_task()
+        if cancelled and task is not None:
+            task.uncancel()
+            task.cancel()
+        return commit.result()
+
+    async def _commit(self, event: Event, by: By) -> Record:
+        while True:
+            try:
+                return await self._journal.commit(event, stream=self.session, by=by)
+            except StorageError as error:
+                if not error.retryable:
+                    raise
+                self.show("error", {"code": error.code, "message": str(error), "recoverable": True})
+                await self._clock.sleep(STORAGE_PAUSE_S)
+
+    def show(self, kind: str, data: dict[str, Json]) -> None:
+        """Shows something that is not kept."""
+        self._journal.announce(self.session, Moment(kind, self.id, data))
+
+    async def take(self, mode: PromptMode, parent: str | None) -> tuple[Record, ...]:
+        """The messages of that mode that wait for this turn, placed one below the other."""
+        taken: list[Record] = []
+        for waiting in self._journal.streams(SESSIONS)[self.session].waiting:
+            if waiting.mode == mode and waiting.turn == self.id:
+                await self.record(SteerTaken(turn=self.id, entry=waiting.entry, parent=parent), SYSTEM)
+                taken.append(await message(self._journal, self.session, waiting.entry))
+                parent = waiting.entry
+        return tuple(taken)
+
+
+async def message(journal: Journal, session: str, entry: str) -> Record:
+    """The record of an entry. Raises NotFound."""
+    seq = int(entry.partition("-")[2])
+    found = await journal.read(session, after=seq - 1, before=seq + 1)
+    if not found:
+        raise NotFound(f"the message {entry} is not in the log", hint="run finn verify")
+    return found[0]

@@ -1,0 +1,290 @@
+"""Who runs now: one turn at a time in a session, four at once in all, the others wait in order.
+
+    say ─▶ user_message (durable) ─▶ waiting ─▶ turn_started ─▶ the loop ─▶ turn_ended ─▶ the next that waits
+                                        └ steer, follow_up: heard by the turn that runs
+
+A turn belongs to the agent, not to whoever asked for it. What was running when the process died is closed as
+interrupted at the next start; what was waiting then runs, in order. Nothing is run again by itself.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from agent.context import Entry, entry_of, load
+from agent.identity import IdentityFiles
+from agent.interruption import INTERRUPTED, UNKNOWN_OUTCOME, close_interrupted
+from agent.loop import Agent, Live, Turn
+from agent.session import SESSIONS, Session, Waiting, text_sha
+from agent.stage import Staged, message
+from persistence.clock import Ids
+from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound
+from persistence.events import (
+    OWNER,
+    SYSTEM,
+    AssistantMessage,
+    By,
+    Json,
+    Problem,
+    PromptMode,
+    Record,
+    SessionDeleted,
+    SessionRestored,
+    SteerTaken,
+    TextBlock,
+    TurnEnded,
+    TurnStarted,
+    TurnStop,
+    Usage,
+    UserMessage,
+)
+from persistence.journal import Journal
+from persistence.subscription import Moment
+
+log = logging.getLogger("finn.turns")
+
+TURNS_AT_ONCE = 4
+WAITING_MOST = 32
+LIVE_CONTEXTS = 16  #: sessions whose context is kept in memory
+
+ABORTED = "Stopped by the user before it finished. Whether it took effect is unknown."
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A prompt that is durable. `repeated`: it was said before under this request id."""
+
+    turn: str
+    seq: int
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a turn ended, and the last thing that was said in it."""
+
+    ended: TurnEnded
+    seq: int
+    reply: str
+
+
+class Turns:
+    """Takes what is said and runs it. `serve` must be running."""
+
+    def __init__(self, journal: Journal, agent: Agent, identity: IdentityFiles, ids: Ids) -> None:
+        self._journal = journal
+        self._agent = agent
+        self._identity = identity
+        self._ids = ids
+        self._playing: dict[str, Staged] = {}
+        self._serving: dict[str, asyncio.Task[None]] = {}
+        self._arriving: dict[tuple[str, str], asyncio.Future[Accepted]] = {}
+        self._contexts: OrderedDict[str, list[Entry]] = OrderedDict()
+        self._places = asyncio.Semaphore(TURNS_AT_ONCE)
+        self._group: asyncio.TaskGroup | None = None
+        self._draining = False
+
+    # ------------------------------------------------------------ what is
+
+    @property
+    def active(self) -> int:
+        """How many turns run now."""
+        return len(self._playing)
+
+    def live(self, session: str) -> Live | None:
+        """What the running turn of a session is writing, or None."""
+        stage = self._playing.get(session)
+        return stage.turn.live if stage and stage.turn else None
+
+    def session(self, session: str) -> Session:
+        """The state of a session. Raises NotFound."""
+        state = self._journal.streams(SESSIONS).get(session)
+        if state is None or not state.exists:
+            raise NotFound(f"there is no session {session[:64]!r}", hint="GET /api/sessions lists them")
+        return state
+
+    # ------------------------------------------------------------ saying
+
+    async def say(
+        self, session: str, text: str, request_id: str, mode: PromptMode = "prompt", by: By = OWNER
+    ) -> Accepted:
+        """Takes a message; it is durable when this returns, and will be answered.
+
+        Raises EmptyPrompt, NotFound, Draining, Busy, IdempotencyMismatch, StorageError, TooLarge. The same request id
+        with the same text gives the first answer again.
+        """
+        if not text.strip():
+            raise EmptyPrompt("the prompt is empty", hint="say something")
+        state = self.session(session)
+        sha = text_sha(self._journal.redact(text))
+        known = state.request(request_id)
+        if known is not None:
+            if known.text_sha != sha:
+                raise IdempotencyMismatch(
+                    f"the request id {request_id[:64]!r} was used for another text", hint="use a new one"
+                )
+            return Accepted(known.turn, known.seq, repeated=True)
+        if (session, request_id) in self._arriving:
+            await asyncio.wait([self._arriving[session, request_id]])
+            return await self.say(session, text, request_id, mode, by)
+        if self._draining:
+            raise Draining("finn is stopping and takes no new prompts", hint="it will be back in a moment")
+        return await self._take_in(session, state, text, request_id, mode, by)
+
+    async def _take_in(
+        self, session: str, state: Session, text: str, request_id: str, mode: PromptMode, by: By
+    ) -> Accepted:
+        arriving = sum(1 for one, _ in self._arriving if one == session)
+        if len(state.waiting) + arriving >= WAITING_MOST:
+            raise Busy(f"{WAITING_MOST} prompts already wait in this session", hint="wait for an answer, or stop it")
+        stage = self._playing.get(session)
+        mode = mode if stage else "prompt"
+        turn = stage.id if stage and mode != "prompt" else self._ids.new()
+        idle = state.running is None and not state.waiting and not arriving and stage is None
+        event = UserMessage(turn=turn, parent=state.leaf if idle else None, text=text, request_id=request_id, mode=mode)
+        arrival = self._arriving[session, request_id] = asyncio.get_running_loop().create_future()
+        try:
+            record = await self._journal.commit(event, stream=session, by=by)
+        finally:
+            del self._arriving[session, request_id]
+            arrival.cancel()
+        return Accepted(turn, record.seq)
+
+    async def stop(self, session: str) -> bool:
+        """Ends the running turn; whether there was one. What waits goes on waiting, then runs."""
+        self.session(session)
+        stage = self._playing.get(session)
+        if stage is not None:
+            stage.stop("abort")
+        return stage is not None
+
+    async def outcome(self, session: str, accepted: Accepted) -> Outcome:
+        """Waits until the turn of an accepted message has ended, whatever its end."""
+        turn, reply = accepted.turn, ""
+        subscription = self._journal.subscribe(session, accepted.seq - 1)
+        try:
+            async for item in subscription:
+                event = item.event if isinstance(item, Record) else None
+                if isinstance(event, TurnStarted | SteerTaken) and event.entry.endswith(f"-{accepted.seq}"):
+                    turn = event.turn
+                elif isinstance(event, AssistantMessage) and event.turn == turn:
+                    reply = "".join(block.text for block in event.content if isinstance(block, TextBlock))
+                elif isinstance(event, TurnEnded) and event.turn == turn and isinstance(item, Record):
+                    return Outcome(event, item.seq, reply)
+        finally:
+            self._journal.unsubscribe(session, subscription)
+        raise Draining("finn stopped before the turn ended", hint="ask again under the same Idempotency-Key")
+
+    # ------------------------------------------------------------ running
+
+    async def serve(self) -> None:
+        """Closes what was interrupted, then runs what waits and what comes, until it is cancelled."""
+        sessions = self._journal.streams(SESSIONS)
+        for session in [one for one, state in sessions.items() if state.running]:
+            await close_interrupted(self._journal, session, self._agent.model.about)
+        self._journal.listen(self._follow)
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for session in [one for one, state in sessions.items() if state.waiting]:
+                self._kick(session)
+            await asyncio.get_running_loop().create_future()
+
+    async def drain(self) -> None:
+        """Takes nothing new and closes the running turns as interrupted; what waits stays in the log."""
+        self._draining = True
+        for stage in list(self._playing.values()):
+            stage.stop("interrupted")
+        if self._serving:
+            await asyncio.wait(list(self._serving.values()))
+
+    def _follow(self, record: Record) -> None:
+        """Keeps an eye on the log: what was said is run, whoever said it and whether or not they still wait."""
+        session = record.stream
+        if session is None or not isinstance(record.event, QUEUE_CHANGES):
+            return
+        queue = [_queued(one) for one in self._journal.streams(SESSIONS)[session].waiting]
+        self._journal.announce(session, Moment("queue", None, {"queue": queue}))
+        if isinstance(record.event, SessionDeleted):
+            if session in self._playing:
+                self._playing[session].stop("abort")
+        else:
+            self._kick(session)
+
+    def _kick(self, session: str) -> None:
+        state = self._journal.streams(SESSIONS)[session]
+        if self._group is None or session in self._serving or self._draining or not (state.waiting and state.exists):
+            return
+        self._serving[session] = self._group.create_task(self._serve(session))
+
+    async def _serve(self, session: str) -> None:
+        """Plays what waits in a session, one turn after the other."""
+        try:
+            while True:
+                async with self._places:
+                    state = self._journal.streams(SESSIONS)[session]
+                    if self._draining or not (state.waiting and state.exists):
+                        return
+                    await self._play(session, state.waiting[0])
+        finally:
+            # No await between the last look and this: what comes later finds no server and starts one.
+            del self._serving[session]
+
+    async def _play(self, session: str, head: Waiting) -> None:
+        turn = head.turn if head.mode == "prompt" else self._ids.new()
+        stage = self._playing[session] = Staged(self._journal, self._agent, session, turn)
+        try:
+            async with asyncio.TaskGroup() as group:
+                stage.task = group.create_task(self._perform(stage, head))
+        finally:
+            del self._playing[session]
+
+    async def _perform(self, stage: Staged, head: Waiting) -> None:
+        """One turn from its start to its end, whatever happens in between."""
+        stop: TurnStop
+        try:
+            stop, problem = await self._run(stage, head)
+        except asyncio.CancelledError:
+            if stage.stopping is None:
+                raise
+            stage.uncancel()
+            stop, problem = stage.stopping, INTERRUPTED if stage.stopping == "interrupted" else None
+            if stage.turn is not None:
+                await stage.turn.abandon(stage.stopping, ABORTED if stop == "abort" else UNKNOWN_OUTCOME)
+        except FinnError as error:
+            stop, problem = "error", Problem(code=error.code, message=error.message, hint=error.hint)
+        except Exception as error:
+            # A defect of ours ends this turn, in words; it must not end the agent.
+            log.exception("turn %s failed", stage.id)
+            stop, problem = "error", Problem(code="internal", message=f"the turn failed: {error!r}", hint="see the log")
+        usage = stage.turn.usage if stage.turn else Usage()
+        await stage.record(TurnEnded(turn=stage.id, stop_reason=stop, error=problem, usage=usage), SYSTEM)
+
+    async def _run(self, stage: Staged, head: Waiting) -> tuple[TurnStop, Problem | None]:
+        parent = self._journal.streams(SESSIONS)[stage.session].leaf
+        await stage.record(TurnStarted(turn=stage.id, entry=head.entry, parent=parent), SYSTEM)
+        identity = await asyncio.to_thread(self._identity.look)
+        entries = await self._context(stage.session, head.entry, parent)
+        stage.turn = Turn(self._agent, stage, stage.id, stage.session, identity.prompt, entries)
+        return await stage.turn.run()
+
+    async def _context(self, session: str, entry: str, parent: str | None) -> list[Entry]:
+        """The entries up to the message `entry`: from memory where the last turn left them, else from the log."""
+        entries = self._contexts.pop(session, None)
+        if entries is not None and (entries[-1].id if entries else None) == parent:
+            said = await message(self._journal, session, entry)
+            entries.extend(one for one in (entry_of(said),) if one is not None)
+        else:
+            until = self._journal.streams(SESSIONS)[session].context_from
+            entries = await load(self._journal, session, entry, until, self._agent.model.about.window)
+        self._contexts[session] = entries
+        while len(self._contexts) > LIVE_CONTEXTS:
+            self._contexts.popitem(last=False)
+        return entries
+
+
+QUEUE_CHANGES = (UserMessage, TurnStarted, SteerTaken, TurnEnded, SessionDeleted, SessionRestored)
+
+
+def _queued(waiting: Waiting) -> dict[str, Json]:
+    return {"id": waiting.entry, "turn": waiting.turn, "text": waiting.text, "request_id": waiting.request_id}

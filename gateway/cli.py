@@ -1,0 +1,244 @@
+"""The command line: `finn serve` runs the agent, the other commands ask it or look at its files.
+
+    finn serve ──────────────▶ gateway/app.py
+    finn chat, status, sessions ─▶ gateway/client.py ─▶ HTTP and WebSocket of the running gateway (run.json, auth/token)
+    finn verify, token ──────▶ the data directory itself
+
+Errors go to stderr as `finn: WHAT (HINT)`, with --json as the problem object of HTTP. Exit codes: 0, 1, 2 for usage.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from persistence.errors import FinnError, StorageFailed, UsageError
+
+PACKAGES = ("agent", "gateway", "grimoires", "persistence", "scheduler")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    args = parser().parse_args(argv)
+    try:
+        require_own_packages()
+        code: int = args.run(args)
+        return code
+    except FinnError as error:
+        _tell(error, as_json=getattr(args, "json", False))
+        return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output is gone, and that is its right
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _tell(error: FinnError, *, as_json: bool) -> None:
+    if as_json:
+        from gateway.problem import describe
+
+        print(json.dumps(describe(error)))
+    print(f"finn: {error}", file=sys.stderr)
+
+
+def require_own_packages() -> None:
+    """Another program's `agent` or `gateway` in the same environment would be imported in place of ours."""
+    from importlib.util import find_spec
+
+    homes = {Path(spec.origin).parent.parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin}
+    if len(homes) != 1:
+        found = ", ".join(sorted(map(str, homes)))
+        raise UsageError(
+            f"finn's packages come from several places: {found}", hint="install finn in an environment of its own"
+        )
+
+
+# ---------------------------------------------------------------- the commands
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command, with an example in its help."""
+    top = argparse.ArgumentParser(
+        prog="finn", description="A persistent agent that one person owns.", epilog="example: finn serve --port 8080"
+    )
+    top.add_argument("--version", action="version", version=_version())
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _command(commands, "serve", _serve, "run the agent", "finn serve --data-dir ~/.finn --port 8080")
+    serve.add_argument("--host", help="the address to listen on (127.0.0.1)")
+    serve.add_argument("--port", help="the port (8080; 0 takes a free one)")
+    _data_dir(serve)
+
+    chat = _command(commands, "chat", _chat, "talk to the running agent", 'finn chat "what do you remember about tea"')
+    chat.add_argument("text", nargs="?", help="what to say; without it a conversation begins")
+    chat.add_argument("--session", help="the session to go on with; a new one otherwise")
+    chat.add_argument("--url", help="where finn is; taken from the data directory otherwise")
+    _data_dir(chat)
+
+    status = _command(commands, "status", _status, "one screen about how it is", "finn status --json")
+    _data_dir(status)
+    _json(status)
+
+    verify = _command(commands, "verify", _verify, "prove every checksum of the log", "finn verify --json")
+    _data_dir(verify)
+    _json(verify)
+
+    token = _command(commands, "token", _token, "print a login link", "finn token --rotate")
+    token.add_argument("--rotate", action="store_true", help="make another token; every cookie and link is void")
+    _data_dir(token)
+
+    sessions = _command(commands, "sessions", None, "list, show and export sessions", "finn sessions list --json")
+    verbs = sessions.add_subparsers(required=True, metavar="VERB")
+    listed = _command(verbs, "list", _sessions_list, "the sessions, newest first", "finn sessions list --limit 20")
+    listed.add_argument("--limit", type=int, default=100, help="how many (1 to 1000)")
+    shown = _command(verbs, "show", _sessions_show, "one session's messages", "finn sessions show 01K…")
+    shown.add_argument("id")
+    exported = _command(
+        verbs, "export", _sessions_export, "a session as a file", "finn sessions export 01K… --format md"
+    )
+    exported.add_argument("id")
+    exported.add_argument("--format", choices=("md", "jsonl"), default="md", help="jsonl is a Pi session")
+    for verb in (listed, shown, exported):
+        _data_dir(verb)
+        verb.add_argument("--url", help="where finn is; taken from the data directory otherwise")
+    _json(listed)
+    _json(shown)
+    return top
+
+
+def _command(
+    commands: Any, name: str, run: Callable[..., int] | None, does: str, example: str
+) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=does, description=does, epilog=f"example: {example}")
+    if run is not None:
+        made.set_defaults(run=run)
+    return made
+
+
+def _data_dir(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", metavar="DIR", help="where everything is kept (~/.finn)")
+
+
+def _json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"finn {version('finn')}"
+
+
+# ---------------------------------------------------------------- serve
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from gateway import serve, settings
+
+    flags = {"FINN_HOST": args.host, "FINN_PORT": args.port, "FINN_DATA_DIR": args.data_dir}
+    return serve.serve(settings.read(flags=flags))
+
+
+# ---------------------------------------------------------------- asking the running gateway
+
+
+def _client(args: argparse.Namespace) -> Any:
+    from gateway.client import Client
+
+    return Client.find(_settings(args), getattr(args, "url", None))
+
+
+def _settings(args: argparse.Namespace) -> Any:
+    from gateway import settings
+
+    return settings.read(flags={"FINN_DATA_DIR": args.data_dir})
+
+
+def _chat(args: argparse.Namespace) -> int:
+    from gateway.console import converse, say
+
+    client = _client(args)
+    session = args.session or client.post("/api/sessions", {})["id"]
+    return say(client, session, args.text) if args.text else converse(client, session)
+
+
+def _status(args: argparse.Namespace) -> int:
+    from gateway.console import status
+
+    health = _client(args).get("/health", accept=(200, 503))
+    print(json.dumps(health) if args.json else status(health))
+    return 1 if health["status"] == "fail" else 0
+
+
+def _sessions_list(args: argparse.Namespace) -> int:
+    found = _client(args).get(f"/api/sessions?limit={args.limit}")
+    if args.json:
+        print(json.dumps(found))
+    else:
+        for one in found["sessions"]:
+            print(f"{one['id']}  {one['updated_at'][:16].replace('T', ' ')}  {one['messages']:>5}  {one['title']}")
+    return 0
+
+
+def _sessions_show(args: argparse.Namespace) -> int:
+    from gateway.console import pages
+
+    client, shown = _client(args), []
+    for message in pages(client, args.id):
+        if args.json:
+            shown.append(message)
+        else:
+            print(f"[{message['role']}] {message['text']}\n")
+    if args.json:
+        print(json.dumps({"messages": shown}))
+    return 0
+
+
+def _sessions_export(args: argparse.Namespace) -> int:
+    data = _client(args).download(f"/api/sessions/{args.id}/export?format={args.format}")
+    sys.stdout.buffer.write(data)
+    return 0
+
+
+# ---------------------------------------------------------------- the data directory itself
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from persistence.disk import SystemDisk
+    from persistence.recovery import verify
+
+    wal = _settings(args).data_dir / "wal"
+    if not wal.is_dir():
+        raise StorageFailed(f"there is no log in {wal}", hint="say --data-dir, or start finn once")
+    verdict = verify(SystemDisk(), wal)
+    gaps = [{"from": first, "to": last} for first, last in verdict.gaps]
+    found = {"ok": verdict.ok, "last_seq": verdict.last_seq, "first_bad_seq": verdict.first_bad_seq, "gaps": gaps}
+    if args.json:
+        print(json.dumps({**found, "damage": list(verdict.damage)}))
+    else:
+        print(f"{'ok' if verdict.ok else 'DAMAGED'}: {verdict.last_seq} records", *verdict.damage, sep="\n  ")
+        for gap in gaps:
+            print(f"  records {gap['from']} to {gap['to']} are a declared gap")
+    return 0 if verdict.ok else 1
+
+
+def _token(args: argparse.Namespace) -> int:
+    from gateway.auth import Auth, rotate
+    from gateway.client import running
+    from persistence.clock import SystemClock, system_entropy
+
+    settings = _settings(args)
+    folder = settings.data_dir / "auth"
+    if args.rotate:
+        rotate(folder, entropy=system_entropy, token=settings.token)
+    auth = Auth.open(folder, clock=SystemClock(), entropy=system_entropy, token=settings.token)
+    now = running(settings.data_dir)
+    print(auth.login_url(now["url"] if now else settings.entrance(settings.port).url))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Asks a running gateway, for the commands: HTTP and one WebSocket, with the owner's token.
+
+DATA_DIR/run.json ─▶ url          DATA_DIR/auth/token or FINN_TOKEN ─▶ Authorization
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from gateway.settings import Settings
+from persistence.errors import FinnError, NotFound
+from persistence.events import Json
+
+TIMEOUT_S = 30.0
+
+
+class Unreachable(FinnError):
+    """No gateway answers."""
+
+    code = "unreachable"
+    retryable = True
+
+
+class Answered(FinnError):
+    """The gateway answered with a problem."""
+
+    def __init__(self, problem: Json) -> None:
+        super().__init__(problem.get("detail", "the request failed"), hint=problem.get("hint", ""))
+        self.code = problem.get("code", "internal")
+
+
+def running(data_dir: Path) -> Any:
+    """What run.json says of a gateway whose process lives, or None."""
+    try:
+        note = json.loads((data_dir / "run.json").read_text())
+        os.kill(note["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return note
+
+
+class Client:
+    """One gateway."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = urlsplit(url)
+        self._token = token
+
+    @classmethod
+    def find(cls, settings: Settings, url: str | None) -> "Client":
+        """The gateway at `url`, or the one that runs on the data directory. Raises Unreachable, NotFound."""
+        note = running(settings.data_dir)
+        if url is None and note is None:
+            what = f"no finn is running on {settings.data_dir}"
+            raise Unreachable(what, hint="start it with finn serve, or say --url")
+        path = settings.data_dir / "auth" / "token"
+        if settings.token is None and not path.is_file():
+            raise NotFound(f"there is no token in {path}", hint="set FINN_TOKEN to the owner's token")
+        token = settings.token.reveal() if settings.token else path.read_text().strip()
+        return cls(url or note["url"], token)
+
+    def get(self, path: str, accept: Collection[int] = (200,)) -> Any:
+        """The JSON at a path. Raises Answered, Unreachable."""
+        return json.loads(self._request("GET", path, None, accept))
+
+    def post(self, path: str, body: Json) -> Any:
+        """The JSON answer to a JSON body. Raises Answered, Unreachable."""
+        return json.loads(self._request("POST", path, json.dumps(body).encode(), (200, 201, 202)))
+
+    def download(self, path: str) -> bytes:
+        """The bytes at a path. Raises Answered, Unreachable."""
+        return self._request("GET", path, None, (200,))
+
+    def _request(self, method: str, path: str, body: bytes | None, accept: Collection[int]) -> bytes:
+        make = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
+        connection = make(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            data = answer.read()
+        except (OSError, HTTPException) as error:
+            raise Unreachable(
+                f"{self._url.geturl()} does not answer: {error}", hint="is finn running there?"
+            ) from error
+        finally:
+            connection.close()
+        if answer.status not in accept:
+            raise Answered(_problem(data, answer.status))
+        return data
+
+    @contextmanager
+    def socket(self, session: str) -> Iterator[Any]:
+        """The session's WebSocket, as the `websockets` library gives it. Raises Unreachable."""
+        from websockets.exceptions import WebSocketException
+        from websockets.sync.client import connect
+
+        scheme = "wss" if self._url.scheme == "https" else "ws"
+        headers = {"Authorization": f"Bearer {self._token}"}
+        try:
+            opened = connect(
+                f"{scheme}://{self._url.netloc}/ws/{session}",
+                additional_headers=headers,
+                compression=None,
+                max_size=None,
+            )
+        except (OSError, WebSocketException) as error:
+            raise Unreachable(
+                f"{self._url.geturl()} does not answer: {error}", hint="is finn running there?"
+            ) from error
+        with opened:
+            yield opened
+
+
+def _problem(data: bytes, status: int) -> Json:
+    try:
+        problem = json.loads(data)
+    except ValueError:
+        problem = None
+    return problem if isinstance(problem, dict) else {"detail": f"the answer was {status}"}

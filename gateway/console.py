@@ -1,0 +1,103 @@
+"""What the commands print: an answer as it comes, a conversation, a screen about health."""
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from gateway.client import Client, Unreachable
+from persistence.clock import Ids, SystemClock, system_entropy
+from persistence.events import Json
+
+PROMPT = "you> "
+SHOWN_CHARS = 100  #: of a tool's arguments
+ENDS_WELL = ("stop", "length")
+
+
+def say(client: Client, session: str, text: str) -> int:
+    """Says one thing and prints the answer while it comes; 0 where the turn ended well."""
+    with client.socket(session) as socket:
+        return exchange(socket, text)
+
+
+def converse(client: Client, session: str) -> int:
+    """A conversation, until the input ends."""
+    with client.socket(session) as socket:
+        print(f"session {session}; an empty line or Ctrl-D ends it", file=sys.stderr)
+        while True:
+            try:
+                text = input(PROMPT)
+            except EOFError:
+                return 0
+            if not text.strip():
+                return 0
+            exchange(socket, text)
+
+
+def exchange(socket: Any, text: str) -> int:
+    """Sends a prompt and prints what follows until its turn ends."""
+    request_id = Ids(SystemClock(), system_entropy).new()
+    socket.send(json.dumps({"type": "prompt", "text": text, "request_id": request_id}))
+    turn: str | None = None
+    for frame in _frames(socket):
+        data = frame.get("data", {})
+        if frame["type"] == "user_message" and data["request_id"] == request_id:
+            turn = frame["turn"]
+        elif frame["type"] == "error" and data.get("request_id") == request_id:
+            print(f"finn: {data['message']}", file=sys.stderr)
+            return 1
+        elif turn is not None and frame.get("turn") == turn:
+            if frame["type"] == "turn_end":
+                return _ended(data)
+            _show(frame["type"], data)
+    raise Unreachable("the connection ended before the turn did", hint="the turn goes on; say it in the page or again")
+
+
+def _frames(socket: Any) -> Iterator[Json]:
+    from websockets.exceptions import ConnectionClosed
+
+    try:
+        for text in socket:
+            yield json.loads(text)
+    except ConnectionClosed as closed:
+        raise Unreachable(f"the connection was closed: {closed}", hint="the turn goes on without it") from closed
+
+
+def _show(kind: str, data: Json) -> None:
+    match kind:
+        case "text_delta":
+            print(data["delta"], end="", flush=True)
+        case "message":
+            print(flush=True)
+        case "tool_start":
+            print(f"  · {data['name']} {data['args'][:SHOWN_CHARS]}", file=sys.stderr)
+        case "retry":
+            print(f"\n  · {data['message']}; trying again", file=sys.stderr)
+
+
+def _ended(data: Json) -> int:
+    if data["stop_reason"] in ENDS_WELL:
+        return 0
+    error = data.get("error") or {}
+    print(f"finn: the turn ended: {error.get('message') or data['stop_reason']}", file=sys.stderr)
+    return 1
+
+
+def pages(client: Client, session: str) -> Iterator[Json]:
+    """Every message of a session."""
+    after = "0"
+    while after is not None:
+        page = client.get(f"/api/sessions/{session}/messages?limit=1000&after={after}")
+        yield from page["messages"]
+        after = page["next"]
+
+
+def status(health: Json) -> str:
+    """The health as one screen."""
+    lines = [f"{health['status'].upper()}  {health['serviceId']} {health['releaseId']}, up {health['uptime']:.0f} s"]
+    for name, (check,) in health.get("checks", {}).items():
+        value = f"{check['observedValue']} {check.get('observedUnit', '')}".strip()
+        lines.append(f"  {check['status']:<4}  {name:<20} {value[:60]}")
+        if "output" in check:
+            lines.append(f"        {check['output']}")
+    return "\n".join(lines)

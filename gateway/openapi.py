@@ -1,0 +1,174 @@
+"""/openapi.json: the HTTP surface, as OpenAPI 3.1.
+
+A table of operations, kept beside the routes; a test compares the two.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from persistence.events import Json
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method of one path. `answers` maps a status to the schema of its JSON, or to None for another body."""
+
+    path: str
+    method: str
+    scope: str | None
+    summary: str
+    answers: dict[int, Json]
+    query: tuple[str, ...] = ()
+    body: Json = None
+
+
+def _object(**properties: str) -> Json:
+    """An object whose fields are JSON types; a `?` behind the type makes the field optional."""
+    return {
+        "type": "object",
+        "properties": {name: {"type": kind.rstrip("?")} for name, kind in properties.items()},
+        "required": [name for name, kind in properties.items() if not kind.endswith("?")],
+    }
+
+
+SESSION = _object(
+    id="string", title="string", created_at="string", updated_at="string", messages="integer", turn="string?"
+)
+ENDED = _object(turn="string", seq="integer", reply="string", stop_reason="string", error="object?", usage="object")
+LOGIN = {"type": "object", "properties": {"token": {"type": "string"}, "once": {"type": "string"}}}
+PAGE = ("limit", "after")
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("/livez", "get", None, "Whether the process turns", {200: None}),
+    Operation("/readyz", "get", None, "Whether prompts are taken", {200: None}),
+    Operation(
+        "/health",
+        "get",
+        None,
+        "How finn is; with a token also every check",
+        {
+            200: _object(
+                status="string",
+                version="string",
+                releaseId="string",
+                serviceId="string",
+                uptime="number",
+                checks="object?",
+            )
+        },
+    ),
+    Operation("/login", "get", None, "The page of a login link", {200: None}, query=("once",)),
+    Operation("/login", "post", None, "Begins a browser session", {204: None}, body=LOGIN),
+    Operation("/logout", "post", None, "Ends the browser session", {204: None}),
+    Operation(
+        "/api/sessions",
+        "get",
+        "read",
+        "The sessions, newest first",
+        {200: _object(sessions="array", next="string?")},
+        query=PAGE,
+    ),
+    Operation(
+        "/api/sessions",
+        "post",
+        "chat",
+        "A new session",
+        {201: _object(id="string", title="string", created_at="string", seq="integer")},
+        body=_object(title="string?"),
+    ),
+    Operation("/api/sessions/{session}", "get", "read", "One session", {200: SESSION}),
+    Operation("/api/sessions/{session}", "patch", "chat", "Renames it", {200: SESSION}, body=_object(title="string")),
+    Operation("/api/sessions/{session}", "delete", "owner", "Hides it; restore undoes that", {204: None}),
+    Operation("/api/sessions/{session}/restore", "post", "owner", "Brings a deleted session back", {200: SESSION}),
+    Operation(
+        "/api/sessions/{session}/messages",
+        "get",
+        "read",
+        "The messages in order: after a cursor, or the last ones before a seq",
+        {200: _object(messages="array", next="string?", prev="string?", epoch="integer", seq="integer")},
+        query=(*PAGE, "before", "notes"),
+    ),
+    Operation(
+        "/api/sessions/{session}/messages",
+        "post",
+        "chat",
+        "Says something; with ?wait=true answers when the turn has ended. Takes an Idempotency-Key",
+        {202: _object(turn="string", seq="integer"), 200: ENDED},
+        query=("wait",),
+        body=_object(text="string"),
+    ),
+    Operation(
+        "/api/sessions/{session}/stop", "post", "chat", "Ends the running turn", {200: _object(stopped="boolean")}
+    ),
+    Operation(
+        "/api/sessions/{session}/events",
+        "get",
+        "read",
+        "The session as server-sent events; Last-Event-ID or after and epoch resume",
+        {200: None},
+        query=("after", "epoch"),
+    ),
+    Operation("/api/sessions/{session}/export", "get", "read", "The session as a file", {200: None}, query=("format",)),
+    Operation("/openapi.json", "get", None, "This description", {200: None}),
+)
+
+
+def document(version: str) -> Json:
+    """The whole description."""
+    paths: dict[str, dict[str, Json]] = {}
+    for one in OPERATIONS:
+        paths.setdefault(one.path, {})[one.method] = _operation(one)
+    problem = _object(type="string", title="string", status="integer", code="string", detail="string", hint="string")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "finn", "version": version, "description": "A persistent agent that one person owns."},
+        "paths": paths,
+        "components": {
+            "schemas": {"Problem": problem},
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "finn_session"},
+            },
+        },
+    }
+
+
+def _operation(one: Operation) -> Json:
+    parameters: list[Json] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in one.query]
+    if "{session}" in one.path:
+        parameters.insert(0, {"name": "session", "in": "path", "required": True, "schema": {"type": "string"}})
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "summary": one.summary,
+        **({"parameters": parameters} if parameters else {}),
+        **({"requestBody": {"content": {"application/json": {"schema": one.body}}}} if one.body else {}),
+        "security": [{"token": []}, {"cookie": []}] if one.scope else [],
+        **({"x-scope": one.scope} if one.scope else {}),
+        "responses": {
+            **{str(status): _answer(schema) for status, schema in one.answers.items()},
+            "default": {"description": "what went wrong", "content": problem},
+        },
+    }
+
+
+def _answer(schema: Json) -> Json:
+    return {"description": "done", **({"content": {"application/json": {"schema": schema}}} if schema else {})}
+
+
+def openapi_route(version: str) -> BaseRoute:
+    """GET /openapi.json."""
+    described = document(version)
+
+    async def show(_: Request) -> Response:
+        return JSONResponse(described)
+
+    return Route("/openapi.json", show, methods=["GET"])
+
+
+def routes_described() -> Sequence[tuple[str, str]]:
+    """(path, METHOD) of every operation, for the test that compares them with the routes."""
+    return [(one.path, one.method.upper()) for one in OPERATIONS]

@@ -1,0 +1,52 @@
+"""Probes: is the process alive, does it take work, is it well."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.auth import Auth, has_credentials
+from gateway.problem import Refused
+from persistence.clock import Clock
+from scheduler.health import Source, judge
+
+State = Literal["starting", "serving", "draining"]
+MEDIA_TYPE = "application/health+json"
+
+
+def health_routes(
+    state: Callable[[], State],
+    sources: Callable[[], Sequence[Source]],
+    auth: Auth,
+    clock: Clock,
+    release: dict[str, str],
+) -> Sequence[BaseRoute]:
+    """/livez, /readyz and /health. `release` names version, releaseId and serviceId."""
+    began = clock.monotonic()
+
+    async def live(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def ready(_: Request) -> Response:
+        match state():
+            case "starting":
+                raise Refused("starting", "finn is starting", hint="try again in a second")
+            case "draining":
+                raise Refused("draining", "finn is stopping", hint="its successor will answer")
+            case "serving":
+                return PlainTextResponse("ok")
+
+    async def health(request: Request) -> Response:
+        report = judge(sources(), clock.now())
+        body = {"status": report.status, **release, "uptime": round(clock.monotonic() - began, 3)}
+        if has_credentials(request) and auth.identify(request).may("probe"):
+            body["checks"] = report.checks
+        return JSONResponse(body, 503 if report.status == "fail" else 200, media_type=MEDIA_TYPE)
+
+    return (
+        Route("/livez", live, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+        Route("/health", health, methods=["GET"]),
+    )

@@ -1,0 +1,103 @@
+"""Records as JSON, and back.
+
+    {"seq":1042,"id":"01K…","ts":1795167350115,"epoch":3,"d":1040,           written by the log's thread
+     "stream":"01J…","by":{…},"type":"user_message","v":1,"data":{…},        written here: the record's rest
+     "blobs":{"/text":"<sha256>"}}                                           only where a long string lives in a blob
+
+A string over 256 KiB leaves `data` for a blob; `blobs` says where it belongs, as a JSON pointer.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from pydantic_core import from_json, to_json
+
+from persistence.blobs import Blobs
+from persistence.errors import TooLarge
+from persistence.events import By, Event, Json, Record
+from persistence.redact import Redactor
+from persistence.upcast import lift
+
+BLOB_BYTES = 256 * 1024  #: a longer string leaves the record for a blob
+RECORD_BYTES = 8 * 1024 * 1024  #: the most that one record may hold
+
+
+@lru_cache(maxsize=256)
+def _head(stream: str | None, by: By, kind: str, v: int) -> bytes:
+    return b'"stream":%b,"by":%b,"type":"%b","v":%d,"data":' % (to_json(stream), to_json(by), kind.encode(), v)
+
+
+def rest(event: Event, stream: str | None, by: By) -> bytes:
+    """The record of an event from `stream` on, to its closing brace."""
+    return _head(stream, by, event.kind, event.v) + event.__pydantic_serializer__.to_json(event) + b"}"
+
+
+def clean(event: Event, stream: str | None, by: By, redactor: Redactor) -> tuple[Event, bytes]:
+    """The event without secrets, and its rest."""
+    dirty = rest(event, stream, by)
+    data = redactor.bytes(dirty)
+    return (event, data) if data is dirty else (_event(from_json(b"{" + data)), data)
+
+
+def offload(data: bytes, blobs: Blobs) -> bytes:
+    """The rest with every long string in a blob of its own, durable before this returns. Raises TooLarge."""
+    body = from_json(b"{" + data)
+    places = {pointer: blobs.put(text.encode()) for pointer, text in _long_strings(body["data"], "")}
+    for pointer in places:
+        _set(body["data"], pointer, "")
+    data = to_json({**body, "blobs": places})[1:] if places else data
+    if len(data) > RECORD_BYTES:
+        raise TooLarge(
+            f"a {body['type']} of {len(data)} bytes is more than a record of {RECORD_BYTES} bytes holds",
+            hint="say it in smaller parts",
+        )
+    return data
+
+
+def decode(line: bytes, checksum: str, blobs: Blobs) -> Record:
+    """The record in a verified line. Raises Damaged or NotFound where a blob it names cannot be read."""
+    body = from_json(line)
+    for pointer, sha in body.get("blobs", {}).items():
+        _set(body["data"], pointer, blobs.get(sha).decode())
+    return Record(
+        body["seq"],
+        body["id"],
+        body["ts"],
+        body["epoch"],
+        body["d"],
+        body["stream"],
+        _by(body["by"]["actor"], body["by"]["trust"]),
+        body["type"],
+        body["v"],
+        _event(body),
+        checksum,
+        line,
+    )
+
+
+def _event(body: dict[str, Json]) -> Event:
+    return lift(body["type"], body["v"], body["data"])
+
+
+@lru_cache(maxsize=256)
+def _by(actor: str, trust: str) -> By:
+    return By.model_validate({"actor": actor, "trust": trust})
+
+
+def _long_strings(data: Json, pointer: str) -> Iterator[tuple[str, str]]:
+    if isinstance(data, str):
+        if len(data.encode()) > BLOB_BYTES:
+            yield pointer, data
+    elif isinstance(data, dict):
+        for key, value in data.items():
+            yield from _long_strings(value, f"{pointer}/{key.replace('~', '~0').replace('/', '~1')}")
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _long_strings(value, f"{pointer}/{index}")
+
+
+def _set(data: Json, pointer: str, value: str) -> None:
+    *path, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+    for part in path:
+        data = data[int(part)] if isinstance(data, list) else data[part]
+    data[int(last) if isinstance(data, list) else last] = value

@@ -1,0 +1,169 @@
+"""Everything finn can say went wrong.
+
+FinnError
+├── UsageError            a command line or a setting nobody can act on             (exit 2)
+├── Locked                another process holds the data directory                  (exit 1)
+├── BindError             the address cannot be listened on                         (exit 1)
+├── StorageError          the local disk did not take or give what was asked
+│   ├── StorageFull       no space left; nothing was recorded
+│   ├── StorageFailed     an I/O error; whether the bytes are there is unknown
+│   └── StorageClosed     the log is closed, or was closed while the caller waited
+├── Damaged               bytes that are not what was written
+├── TooLarge              a record or a request above its limit
+├── NotFound              no such session, message, file or command
+├── Conflict              the state does not allow this now
+│   └── IdempotencyMismatch   the same request id came with another text
+├── Busy                  a queue is full
+├── EmptyPrompt           a prompt without text
+├── Draining              finn is stopping and takes no new turns
+└── ModelError            the model did not give an answer that can be used
+    ├── ModelStalled      no byte for the idle limit
+    ├── ModelCut          the stream ended before the answer did
+    ├── ModelOverloaded   429, 503, 529: come back later
+    ├── ModelDenied       the key is missing, wrong or not allowed
+    └── ModelRejected     the request itself is at fault, sending it again is pointless
+
+`code` is the machine's word for it (the contract's), `hint` says what to do, `retryable` that the same call may succeed
+later. What an error means in HTTP is known to the gateway alone.
+"""
+
+
+class FinnError(Exception):
+    """What happened, to what (`message`), and what to do about it (`hint`)."""
+
+    code = "internal"
+    retryable = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class UsageError(FinnError):
+    """A setting or an argument is wrong, before anything was done."""
+
+    code = "usage"
+
+
+class Locked(FinnError):
+    """The data directory belongs to another living process."""
+
+    code = "locked"
+
+
+class BindError(FinnError):
+    """The host and port cannot be bound."""
+
+    code = "bind"
+
+
+class StorageError(FinnError):
+    """The local disk refused; no state was changed."""
+
+    code = "storage_failed"
+    retryable = True
+
+
+class StorageFull(StorageError):
+    """ENOSPC, EDQUOT or EFBIG: nothing of the batch was recorded."""
+
+    code = "storage_full"
+
+
+class StorageFailed(StorageError):
+    """EIO and its like: the outcome of the batch is unknown until the log is opened again."""
+
+
+class StorageClosed(StorageError):
+    """The log no longer takes records."""
+
+    retryable = False
+
+
+class Damaged(FinnError):
+    """Stored bytes failed their checksum and could not be mended."""
+
+    code = "damaged"
+
+
+class TooLarge(FinnError):
+    """More bytes than the limit that is named in the message."""
+
+    code = "too_large"
+
+
+class NotFound(FinnError):
+    """The thing that was named does not exist."""
+
+    code = "not_found"
+
+
+class Conflict(FinnError):
+    """What was asked does not fit the present state."""
+
+    code = "conflict"
+
+
+class IdempotencyMismatch(Conflict):
+    """A request id came back with a different text."""
+
+    code = "idempotency_mismatch"
+
+
+class Busy(FinnError):
+    """The session's queue is full."""
+
+    code = "busy"
+    retryable = True
+
+
+class EmptyPrompt(FinnError):
+    """A prompt of nothing but white space."""
+
+    code = "empty_prompt"
+
+
+class Draining(FinnError):
+    """The process is shutting down; its successor will answer."""
+
+    code = "draining"
+    retryable = True
+
+
+class ModelError(FinnError):
+    """A model call failed. `retry_after` is the provider's own wish in seconds, where it gave one."""
+
+    code = "model_error"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str = "", retry_after: float | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
+
+
+class ModelStalled(ModelError):
+    """The stream was silent for longer than the idle limit."""
+
+
+class ModelCut(ModelError):
+    """The stream ended, cleanly or not, before the provider said that the answer was complete."""
+
+
+class ModelOverloaded(ModelError):
+    """The provider is busy or the rate limit is reached."""
+
+
+class ModelDenied(ModelError):
+    """The provider does not accept the key."""
+
+    retryable = False
+
+
+class ModelRejected(ModelError):
+    """The provider understood the request and refuses it: unknown model, context too long, bad parameter."""
+
+    retryable = False

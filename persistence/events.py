@@ -1,0 +1,348 @@
+"""What can happen, and what it is once it is durable.
+
+An Event is a fact in the past tense: a frozen model with a `kind` and a version `v`. A Record is an event that has its
+place in the log. EVENTS is the whole vocabulary; adding a fact is one class and one line there. Field names inside
+content blocks and usage are Pi's (camel case), because sessions are Pi sessions.
+
+    log       gap_declared  chunk_sealed  file_changed  log_recovered
+    session   session_created  session_renamed  session_deleted  session_restored
+    turn      user_message ─▶ turn_started ─▶ { message_checkpointed | call_failed | assistant_message
+              | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Json = Any  #: what a JSON text can hold
+
+MessageStop = Literal["stop", "length", "tool_use", "abort", "error", "interrupted"]
+TurnStop = Literal["stop", "length", "tool_limit", "abort", "error", "interrupted", "refused", "budget"]
+PromptMode = Literal["prompt", "steer", "follow_up"]
+
+
+class Value(BaseModel):
+    """A frozen value that refuses fields it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- content blocks, as in a Pi session
+
+
+class TextBlock(Value):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ThinkingBlock(Value):
+    """`thinkingSignature` is the provider's proof, needed to send the block back to it."""
+
+    type: Literal["thinking"] = "thinking"
+    thinking: str
+    thinkingSignature: str | None = None  # noqa: N815 - Pi's name
+
+
+class ToolCallBlock(Value):
+    type: Literal["toolCall"] = "toolCall"
+    id: str
+    name: str
+    arguments: dict[str, Json]
+
+
+Block = Annotated[TextBlock | ThinkingBlock | ToolCallBlock, Field(discriminator="type")]
+
+
+class Cost(Value):
+    """US dollars."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cacheRead: float = 0.0  # noqa: N815 - Pi's name
+    cacheWrite: float = 0.0  # noqa: N815 - Pi's name
+    total: float = 0.0
+
+
+class Usage(Value):
+    """Tokens of one model call or a sum of them; `cost` is None where no price is known."""
+
+    input: int = 0
+    output: int = 0
+    cacheRead: int = 0  # noqa: N815 - Pi's name
+    cacheWrite: int = 0  # noqa: N815 - Pi's name
+    totalTokens: int = 0  # noqa: N815 - Pi's name
+    cost: Cost | None = None
+
+
+class Problem(Value):
+    """An error as it is told to people: the contract's code, what happened, what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+# ---------------------------------------------------------------- events
+
+
+class Event(Value):
+    """A fact. `kind` is its name in the log, `v` the version of its fields."""
+
+    kind: ClassVar[str]
+    v: ClassVar[int] = 1
+
+
+class LogRecovered(Event):
+    """A start that found something to tell: where the state came from and what could not be used."""
+
+    kind = "log_recovered"
+    source: Literal["local", "store", "git", "template"]
+    last_seq: int
+    torn_bytes: int = 0
+    damaged: tuple[int, ...] = ()
+
+
+class GapDeclared(Event):
+    """Records `first`..`last` cannot be read; the chain goes on from `resume`, what the next checksum builds on."""
+
+    kind = "gap_declared"
+    first: int
+    last: int
+    resume: str | None
+    quarantine: str
+
+
+class ChunkSealed(Event):
+    """The stream's records `first`..`last` now live in a chunk of `count` lines and `bytes`, named by its hash.
+
+    They were `tail_count` records of `tail_bytes` in the log, before checkpoints were left out.
+    """
+
+    kind = "chunk_sealed"
+    first: int
+    last: int
+    count: int
+    bytes: int
+    sha256: str
+    tail_count: int
+    tail_bytes: int
+
+
+class FileChanged(Event):
+    """A file of `root` has these bytes now (in the blob of that hash), or is gone (`sha256` None)."""
+
+    kind = "file_changed"
+    root: Literal["grimoires", "workspace"]
+    path: str
+    sha256: str | None
+    bytes: int
+    executable: bool = False
+
+
+class SessionCreated(Event):
+    kind = "session_created"
+    title: str
+
+
+class SessionRenamed(Event):
+    kind = "session_renamed"
+    title: str
+
+
+class SessionDeleted(Event):
+    kind = "session_deleted"
+
+
+class SessionRestored(Event):
+    kind = "session_restored"
+
+
+class UserMessage(Event):
+    """Something the owner said. `parent` is None while it waits: then turn_started or steer_taken gives its place."""
+
+    kind = "user_message"
+    turn: str
+    parent: str | None
+    text: str
+    request_id: str
+    mode: PromptMode = "prompt"
+
+
+class TurnStarted(Event):
+    """The turn of the user message `entry` begins below `parent`."""
+
+    kind = "turn_started"
+    turn: str
+    entry: str
+    parent: str | None
+
+
+class SteerTaken(Event):
+    """A message that was said while the turn ran is now part of it, below `parent`."""
+
+    kind = "steer_taken"
+    turn: str
+    entry: str
+    parent: str | None
+
+
+class NoteAdded(Event):
+    """Something finn tells the model in the owner's place: an interruption, a repetition."""
+
+    kind = "note_added"
+    turn: str
+    parent: str | None
+    text: str
+
+
+class ContextCut(Event):
+    """The request no longer holds what stands before `first_kept`: `left_out` entries of whole turns."""
+
+    kind = "context_cut"
+    turn: str
+    first_kept: str
+    left_out: int
+
+
+class MessageCheckpointed(Event):
+    """What has been streamed of the answer so far; the finished message replaces it."""
+
+    kind = "message_checkpointed"
+    turn: str
+    parent: str | None
+    text: str
+    thinking: str = ""
+
+
+class CallFailed(Event):
+    """A model call gave nothing that can be kept; it is made again after `retry_in_s`, or not (None)."""
+
+    kind = "call_failed"
+    turn: str
+    attempt: int
+    error: Problem
+    retry_in_s: float | None
+    usage: Usage | None = None
+
+
+class AssistantMessage(Event):
+    """One answer of the model, whole unless `stop_reason` says otherwise."""
+
+    kind = "assistant_message"
+    turn: str
+    parent: str | None
+    content: tuple[Block, ...]
+    api: str
+    provider: str
+    model: str
+    usage: Usage
+    stop_reason: MessageStop
+    error: Problem | None = None
+
+
+class ToolStarted(Event):
+    """A tool is about to run: the intent, recorded before the effect."""
+
+    kind = "tool_started"
+    turn: str
+    call: str
+    name: str
+    args: dict[str, Json]
+
+
+class ToolEnded(Event):
+    """What a tool gave back, or that its outcome is unknown."""
+
+    kind = "tool_ended"
+    turn: str
+    parent: str | None
+    call: str
+    name: str
+    result: str
+    is_error: bool = False
+    truncated: bool = False
+    details: dict[str, Json] | None = None
+
+
+class TurnEnded(Event):
+    """The agent is idle again; `usage` sums every call of the turn, also the failed ones."""
+
+    kind = "turn_ended"
+    turn: str
+    stop_reason: TurnStop
+    error: Problem | None = None
+    usage: Usage = Usage()
+
+
+EVENTS: tuple[type[Event], ...] = (
+    LogRecovered,
+    GapDeclared,
+    ChunkSealed,
+    FileChanged,
+    SessionCreated,
+    SessionRenamed,
+    SessionDeleted,
+    SessionRestored,
+    UserMessage,
+    TurnStarted,
+    SteerTaken,
+    NoteAdded,
+    ContextCut,
+    MessageCheckpointed,
+    CallFailed,
+    AssistantMessage,
+    ToolStarted,
+    ToolEnded,
+    TurnEnded,
+)
+
+
+class Unknown(Event):
+    """An event of a kind or version that this program does not know: kept as it is, folded as nothing."""
+
+    kind = "unknown"
+    data: dict[str, Json]
+
+
+# ---------------------------------------------------------------- records
+
+
+class By(Value):
+    """Who caused a record, set by the server and never by a client."""
+
+    actor: str
+    trust: Literal["system", "state", "user", "external", "untrusted"]
+
+
+OWNER = By(actor="owner", trust="user")
+AGENT = By(actor="agent", trust="state")
+TOOL = By(actor="tool", trust="untrusted")
+SYSTEM = By(actor="system", trust="system")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An event made durable.
+
+    `time` is milliseconds since 1970, `durable` the highest seq that was known to be on disk when this one was written,
+    `checksum` the hex SHA-256 of the previous checksum and `line` (the record's JSON, without its frame).
+    """
+
+    seq: int
+    id: str
+    time: int
+    epoch: int
+    durable: int
+    stream: str | None
+    by: By
+    type: str
+    v: int
+    event: Event
+    checksum: str
+    line: bytes
+
+    @property
+    def entry(self) -> str:
+        """The id of this record as a node of its session's tree: unique over reigns, found by bisection."""
+        return f"{self.epoch}-{self.seq}"

@@ -1,0 +1,346 @@
+"""The one door to the log.
+
+    commit(event) ─▶ redact ─▶ WAL (one thread, fdatasync) ─▶ fold ─▶ subscribers, listeners ─▶ the caller
+
+Nobody sees an event before it is durable; what everybody then sees, they see in the order of the log. Records and
+moments reach a subscriber through one channel, so a delta said after a commit never overtakes its record. Bodies are
+read back with `read`, from sealed chunks and from the log's tail alike.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from persistence import snapshot
+from persistence.blobs import Blobs
+from persistence.bodies import Bodies, Place
+from persistence.chunks import SEAL_BYTES, Chunks, sealable
+from persistence.codec import BLOB_BYTES, clean, offload
+from persistence.errors import StorageError
+from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
+from persistence.fold import Fold, Folded
+from persistence.lock import Lock
+from persistence.replay import Means, Paths, Replayed, prepare
+from persistence.snapshot import Snapshot
+from persistence.streams import REIGNS, STREAMS, Reigns, Stream
+from persistence.subscription import Moment, Subscription
+from persistence.wal import Head, Pending, Wal, Written
+
+S = TypeVar("S")
+
+SNAPSHOT_RECORDS = 10_000
+SNAPSHOT_BYTES = 10 * 1024 * 1024
+SNAPSHOT_SECONDS = 300.0
+SEAL_SEGMENTS = 2  #: a tail that begins further back than this is sealed, so that the log's floor moves on
+
+Listener = Callable[[Record], None]
+
+
+class Journal:
+    """The log and the state that follows from it. Made by `open`; used on one event loop."""
+
+    @classmethod
+    async def open(cls, root: Path, folds: Iterable[Fold[Any]], means: Means) -> "Journal":
+        """Takes the lock, repairs what a crash left, replays, and is ready for `commit`.
+
+        Raises Locked where another process holds the directory, StorageError where it cannot be written.
+        """
+        paths = Paths(root)
+        lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means)
+        journal = cls(paths, means, lock, replayed)
+        await journal._tell(replayed)
+        return journal
+
+    def __init__(self, paths: Paths, means: Means, lock: Lock, replayed: Replayed) -> None:
+        self.paths = paths
+        self.replayed = replayed
+        self.epoch = replayed.epoch
+        self.blobs = Blobs(means.disk, paths.blobs)
+        self.held = replayed.held
+        self._means = means
+        self._lock = lock
+        self._folded = replayed.folded
+        self._tails = replayed.tails
+        self._loop = asyncio.get_running_loop()
+        self._listeners: list[Listener] = []
+        self._subscriptions: dict[str, list[Subscription]] = {}
+        self._due = asyncio.Event()
+        self._full: set[str] = set()
+        self._dirty_records = 0
+        self._dirty_bytes = 0
+        self._snapshot_at = means.clock.monotonic()
+        self._head = replayed.head
+        self._wal = Wal.open(
+            means.disk,
+            paths.wal,
+            head=replayed.head,
+            epoch=replayed.epoch,
+            ids=means.ids,
+            clock=means.clock,
+            deliver=self._deliver,
+        )
+        self._chunks = Chunks(Blobs(means.disk, paths.chunks))
+        self._bodies = Bodies(self._wal, self._chunks, self.blobs)
+
+    # ------------------------------------------------------------ what is
+
+    @property
+    def seq(self) -> int:
+        """The seq of the last durable record that was folded."""
+        return self._head.seq
+
+    @property
+    def error(self) -> str | None:
+        """Why the log takes no records, or None."""
+        return self._wal.error
+
+    @property
+    def source(self) -> Literal["local", "template"]:
+        """Where this start had its state from: `local`, or `template` for a first start."""
+        return "local" if self.replayed.head.seq else "template"
+
+    @property
+    def loss(self) -> str:
+        """What this start could not use, as a sentence; empty where nothing was lost."""
+        gaps = [f"{gap.first}-{gap.last}" for gap in self.replayed.repaired.gaps]
+        lost = f"records {', '.join(gaps)} could not be read and are in quarantine; run finn verify" if gaps else ""
+        return "; ".join([*([lost] if lost else []), *self.replayed.problems])
+
+    @property
+    def bytes(self) -> int:
+        """The size of the log on disk."""
+        return sum(segment.bytes for segment in self._wal.segments())
+
+    @property
+    def reigns(self) -> Reigns:
+        """The epochs of this log."""
+        return self._folded.whole(REIGNS)
+
+    def whole(self, fold: Fold[S]) -> S:
+        """The present state of a fold over the whole log."""
+        return self._folded.whole(fold)
+
+    def streams(self, fold: Fold[S]) -> Mapping[str, S]:
+        """The present states of a fold, by stream. Look, do not keep: it changes with the next record."""
+        return self._folded.streams(fold)
+
+    def state_sha(self) -> str:
+        """The hash of the whole folded state."""
+        return snapshot.state_sha(self._sections(self._folded))
+
+    def redact(self, text: str) -> str:
+        """The text as it would be recorded."""
+        return self._means.redactor.text(text)
+
+    # ------------------------------------------------------------ commit
+
+    async def commit(self, event: Event, *, stream: str | None = None, by: By = SYSTEM) -> Record:
+        """Makes an event durable, then part of the state, then visible. Returns its record.
+
+        Raises StorageFull (nothing was recorded), StorageFailed (outcome unknown until the next start), StorageClosed,
+        TooLarge. No state changes where it raises.
+        """
+        event, data = clean(event, stream, by, self._means.redactor)
+        if len(data) > BLOB_BYTES:
+            data = await asyncio.to_thread(offload, data, self.blobs)
+        done: asyncio.Future[Record] = self._loop.create_future()
+        self._wal.append(Pending(data, (done, event, stream, by)))
+        return await done
+
+    def _deliver(self, batch: list[Written], error: StorageError | None, failed: list[Pending]) -> None:
+        """Called by the log's thread."""
+        self._loop.call_soon_threadsafe(self._land, batch, error, failed)
+
+    def _land(self, batch: list[Written], error: StorageError | None, failed: list[Pending]) -> None:
+        for written in batch:
+            done, event, stream, by = written.token
+            record = Record(
+                written.seq,
+                written.id,
+                written.time,
+                self.epoch,
+                written.durable,
+                stream,
+                by,
+                event.kind,
+                event.v,
+                event,
+                written.checksum,
+                written.line,
+            )
+            self._place(record, Place(written.seq, written.segment, written.offset, written.length))
+            self._show(record)
+            if not done.done():
+                done.set_result(record)
+        for pending in failed:
+            done = pending.token[0]
+            if not done.done():
+                done.set_exception(error or StorageError("the record was not written"))
+
+    def _place(self, record: Record, place: Place) -> None:
+        self._folded.step(record)
+        self._head = Head(record.seq, bytes.fromhex(record.checksum), record.seq)
+        self._tails.follow(record, place)
+        self._dirty_records += 1
+        self._dirty_bytes += len(record.line)
+        if record.stream is not None and self._stream(record.stream).tail_bytes >= SEAL_BYTES:
+            self._full.add(record.stream)
+        if self._full or self._snapshot_due():
+            self._due.set()
+
+    def _show(self, record: Record) -> None:
+        for subscription in self._subscriptions.get(record.stream or "", ()):
+            subscription.put(record)
+        for listener in self._listeners:
+            listener(record)
+
+    # ------------------------------------------------------------ listening and reading
+
+    def listen(self, listener: Listener) -> None:
+        """Calls `listener` with every record from now on, after the fold. It must not raise, nor wait."""
+        self._listeners.append(listener)
+
+    def announce(self, stream: str, moment: Moment) -> None:
+        """Shows something that is not kept to the stream's subscribers, after all that is durable so far."""
+        for subscription in self._subscriptions.get(stream, ()):
+            subscription.put(moment)
+
+    def subscribe(self, stream: str, after: int | None = None) -> Subscription:
+        """A view of the stream: the records after `after` (None: only what comes), then everything live."""
+
+        async def page(first: int, before: int, limit: int) -> tuple[Record, ...]:
+            return await self.read(stream, after=first, before=before, limit=limit)
+
+        subscription = Subscription(page, self.seq if after is None else after, self.seq)
+        self._subscriptions.setdefault(stream, []).append(subscription)
+        return subscription
+
+    def unsubscribe(self, stream: str, subscription: Subscription) -> None:
+        """Ends a subscription."""
+        subscription.close()
+        waiting = self._subscriptions.get(stream, [])
+        if subscription in waiting:
+            waiting.remove(subscription)
+        if not waiting:
+            self._subscriptions.pop(stream, None)
+
+    def subscribers(self, stream: str) -> int:
+        """How many watch the stream now."""
+        return len(self._subscriptions.get(stream, ()))
+
+    async def read(
+        self,
+        stream: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        limit: int = 1000,
+        last: bool = False,
+    ) -> tuple[Record, ...]:
+        """Records of a stream with after < seq < before, in order: the first `limit` of them, or the last.
+
+        Their `checksum` is empty: what is read is verified by its chunk or by the log, not one by one.
+        """
+        before = self.seq + 1 if before is None else min(before, self.seq + 1)
+        tail = self._tails.between(stream, after, before)
+        return tuple(await asyncio.to_thread(self._bodies.read, self._stream(stream), tail, after, before, limit, last))
+
+    def _stream(self, stream: str) -> Stream:
+        return self._folded.streams(STREAMS).get(stream, STREAMS.initial)
+
+    # ------------------------------------------------------------ sealing and snapshots
+
+    async def tend(self) -> None:
+        """Seals full tails and takes snapshots as they fall due, until it is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._remind())
+            while True:
+                await self._due.wait()
+                self._due.clear()
+                await self._seal_due()
+                if self._snapshot_due():
+                    await self.snapshot()
+
+    async def _remind(self) -> None:
+        while True:
+            await self._means.clock.sleep(SNAPSHOT_SECONDS)
+            if self._snapshot_due():
+                self._due.set()
+
+    async def _seal_due(self) -> None:
+        bases = [segment.base for segment in self._wal.segments()]
+        far = self._tails.older_than(bases[-SEAL_SEGMENTS - 1]) if len(bases) > SEAL_SEGMENTS else []
+        full, self._full = self._full, set()
+        for stream in (*full, *(one for one in far if one not in full)):
+            await self.seal(stream)
+
+    async def seal(self, stream: str) -> None:
+        """Moves the finished part of a stream's tail into a chunk; nothing where there is none."""
+        places = self._tails.between(stream, 0, self.seq + 1)
+        lines = await asyncio.to_thread(self._bodies.tail, places)
+        kept = sealable(lines)
+        if not kept:
+            return
+        sha, size = await asyncio.to_thread(self._chunks.write, [line.line for line in kept])
+        moved = [line for line in lines if line.seq <= kept[-1].seq]
+        await self.commit(
+            ChunkSealed(
+                first=moved[0].seq,
+                last=kept[-1].seq,
+                count=len(kept),
+                bytes=size,
+                sha256=sha,
+                tail_count=len(moved),
+                tail_bytes=sum(len(line.line) for line in moved),
+            ),
+            stream=stream,
+        )
+
+    def _snapshot_due(self) -> bool:
+        waited = self._means.clock.monotonic() - self._snapshot_at
+        return self._dirty_records > 0 and (
+            self._dirty_records >= SNAPSHOT_RECORDS or self._dirty_bytes >= SNAPSHOT_BYTES or waited >= SNAPSHOT_SECONDS
+        )
+
+    async def snapshot(self) -> None:
+        """Writes the present state. Raises StorageError or OSError where the disk refuses."""
+        self._dirty_records = self._dirty_bytes = 0
+        self._snapshot_at = self._means.clock.monotonic()
+        head, epoch, held, frozen = self._head, self.epoch, self.held, self._folded.copy()
+
+        def write() -> None:
+            taken = Snapshot(head.seq, head.checksum.hex(), epoch, self._sections(frozen), held)
+            snapshot.write(self._means.disk, self.paths.snapshots, taken)
+
+        await asyncio.to_thread(write)
+
+    def _sections(self, folded: Folded) -> dict[str, Any]:
+        return {**self.replayed.foreign, **folded.dump()}
+
+    # ------------------------------------------------------------ beginning and end
+
+    async def _tell(self, replayed: Replayed) -> None:
+        """Records what the repair found, so that the loss is part of the history."""
+        repaired = replayed.repaired
+        for gap in repaired.gaps:
+            await self.commit(GapDeclared(**gap._asdict()))
+        if repaired.torn_bytes or repaired.gaps or replayed.head.seq == 0:
+            await self.commit(
+                LogRecovered(
+                    source=self.source,
+                    last_seq=replayed.head.seq,
+                    torn_bytes=repaired.torn_bytes,
+                    damaged=tuple(gap.first for gap in repaired.gaps),
+                )
+            )
+
+    async def close(self) -> None:
+        """Writes a last snapshot and watermark, ends the thread and lets go of the lock."""
+        try:
+            if self._dirty_records and self.error is None:
+                await self.snapshot()
+        finally:
+            await asyncio.to_thread(self._wal.close)
+            await asyncio.sleep(0)
+            self._lock.release()

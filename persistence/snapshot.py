@@ -1,0 +1,103 @@
+"""Folded state on disk, so that a start replays little.
+
+    snapshots/{seq:016d}.json.z = zlib(canonical JSON)
+    {seq, chain, epoch, folds: {name: {v, state}}, held: [{seq, stream, line}], state_sha}
+
+`state_sha` is the SHA-256 of the canonical JSON of `folds`: the same state has the same hash, on every machine and by
+every way of restoring. A snapshot counts only when it was read back and its hash is right; three are kept.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from persistence.disk import Disk, replace
+from persistence.errors import Damaged
+from persistence.events import Json
+
+KEPT = 3
+SUFFIX = ".json.z"
+
+
+def canonical(data: Json) -> bytes:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def state_sha(sections: Mapping[str, Json]) -> str:
+    """The hash by which two states are compared."""
+    return hashlib.sha256(canonical(sections)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Held:
+    """A record that nobody here understands, carried on with its bytes until somebody does."""
+
+    seq: int
+    stream: str | None
+    line: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State after the record `seq`, whose checksum is `chain`."""
+
+    seq: int
+    chain: str
+    epoch: int
+    folds: Mapping[str, Json]
+    held: tuple[Held, ...] = ()
+
+    def encode(self) -> bytes:
+        """The file's bytes."""
+        body = {
+            "seq": self.seq,
+            "chain": self.chain,
+            "epoch": self.epoch,
+            "folds": self.folds,
+            "held": [{"seq": one.seq, "stream": one.stream, "line": one.line} for one in self.held],
+            "state_sha": state_sha(self.folds),
+        }
+        return zlib.compress(canonical(body), 1)
+
+
+def decode(data: bytes, name: str) -> Snapshot:
+    """The snapshot in a file's bytes. Raises Damaged."""
+    try:
+        body = json.loads(zlib.decompress(data))
+        snapshot = Snapshot(
+            seq=body["seq"],
+            chain=body["chain"],
+            epoch=body["epoch"],
+            folds=body["folds"],
+            held=tuple(Held(**one) for one in body["held"]),
+        )
+        intact = state_sha(snapshot.folds) == body["state_sha"]
+    except (zlib.error, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"snapshot {name} cannot be read: {error}", hint="an older one or the log is used") from error
+    if not intact:
+        raise Damaged(f"snapshot {name} does not have the hash it names", hint="an older one or the log is used")
+    return snapshot
+
+
+def path_of(directory: Path, seq: int) -> Path:
+    """Where the snapshot at `seq` is kept."""
+    return directory / f"{seq:016d}{SUFFIX}"
+
+
+def listed(directory: Path) -> tuple[Path, ...]:
+    """The snapshot files, newest first."""
+    return tuple(sorted(directory.glob(f"*{SUFFIX}"), reverse=True))
+
+
+def write(disk: Disk, directory: Path, snapshot: Snapshot) -> Path:
+    """Writes a snapshot, proves it by reading it, and lets go of all but the newest three. Raises Damaged."""
+    path = path_of(directory, snapshot.seq)
+    replace(disk, path, snapshot.encode())
+    decode(path.read_bytes(), path.name)
+    for old in listed(directory)[KEPT:]:
+        disk.unlink(old)
+    return path

@@ -1,0 +1,80 @@
+"""Where the bodies of a stream are: sealed chunks, then the tail in the log. And the reigns of the log's writers.
+
+stream   [chunk first..last][chunk first..last] ··· tail_first ─▶ now
+reigns   epoch 1 from seq 1, epoch 3 from seq 871, …
+"""
+
+from dataclasses import dataclass, replace
+
+from persistence.chunks import ChunkRef
+from persistence.events import EVENTS, ChunkSealed, Record, Unknown
+from persistence.fold import Fold
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The chunks of a stream, and how much of it is still only in the log."""
+
+    chunks: tuple[ChunkRef, ...] = ()
+    tail_first: int | None = None
+    tail_count: int = 0
+    tail_bytes: int = 0
+
+
+def follow(stream: Stream, record: Record) -> Stream:
+    """The stream after one of its records."""
+    event = record.event
+    if isinstance(event, ChunkSealed):
+        chunk = ChunkRef(event.sha256, event.first, event.last, event.count, event.bytes)
+        count = stream.tail_count - event.tail_count
+        return Stream(
+            (*stream.chunks, chunk),
+            event.last + 1 if count else None,
+            count,
+            stream.tail_bytes - event.tail_bytes,
+        )
+    return replace(
+        stream,
+        tail_first=record.seq if stream.tail_first is None else stream.tail_first,
+        tail_count=stream.tail_count + 1,
+        tail_bytes=stream.tail_bytes + len(record.line),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reign:
+    """A writer's time: its epoch and the first seq it wrote."""
+
+    epoch: int
+    first_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reigns:
+    """Every reign of this log's history, in order."""
+
+    reigns: tuple[Reign, ...] = ()
+
+    def holds(self, epoch: int, seq: int, head: int) -> bool:
+        """Whether a reader who saw `seq` under `epoch` saw a part of this history."""
+        for index, reign in enumerate(self.reigns):
+            if reign.epoch == epoch:
+                later = self.reigns[index + 1 :]
+                return seq <= (later[0].first_seq - 1 if later else head)
+        return seq == 0
+
+    def last_of(self, epoch: int) -> int:
+        """Where a reader of `epoch` goes on whose cursor is not part of this history."""
+        later = [reign for reign in self.reigns if reign.epoch > epoch]
+        return later[0].first_seq - 1 if later else 0
+
+
+def reign(reigns: Reigns, record: Record) -> Reigns:
+    """The reigns after a record."""
+    if reigns.reigns and reigns.reigns[-1].epoch == record.epoch:
+        return reigns
+    return Reigns((*reigns.reigns, Reign(record.epoch, record.seq)))
+
+
+STREAMS = Fold("stream", 1, Stream, Stream(), follow, True, (*EVENTS, Unknown))
+REIGNS = Fold("reigns", 1, Reigns, Reigns(), reign, False, (*EVENTS, Unknown))

@@ -1,0 +1,43 @@
+"""Old versions of an event, lifted step by step to today's.
+
+    data at v ── UPCASTS[kind, v] ──▶ data at v + 1 ── … ──▶ data at the version that EVENTS knows
+
+A step is a pure function of the data. What is newer than this program, or of a kind it does not know, is not touched:
+it becomes Unknown and stays in the log as it is.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pydantic import ValidationError
+
+from persistence.events import EVENTS, Event, Json, Unknown
+
+Step = Callable[[dict[str, Json]], dict[str, Json]]
+
+UPCASTS: Mapping[tuple[str, int], Step] = {}  #: (kind, from version): the step to the next version
+
+KINDS: Mapping[str, type[Event]] = {event.kind: event for event in EVENTS}
+
+
+def lift(
+    kind: str,
+    v: int,
+    data: dict[str, Json],
+    kinds: Mapping[str, type[Event]] = KINDS,
+    upcasts: Mapping[tuple[str, int], Step] = UPCASTS,
+) -> Event:
+    """The event that `data` says, as today's program knows it, or Unknown."""
+    known = kinds.get(kind)
+    if known is None or v > known.v:
+        return Unknown(data=data)
+    lifted = data
+    for version in range(v, known.v):
+        step = upcasts.get((kind, version))
+        if step is None:
+            return Unknown(data=data)
+        lifted = step(lifted)
+    try:
+        return known.model_validate(lifted)
+    except ValidationError:
+        # Verified bytes that do not fit the class were written by a program we are not: kept, not guessed.
+        return Unknown(data=data)
