@@ -21,7 +21,7 @@ export const createSession = (title) => ask("POST", "/api/sessions", { title });
 export const renameSession = (id, title) => ask("PATCH", `/api/sessions/${id}`, { title });
 export const deleteSession = (id) => ask("DELETE", `/api/sessions/${id}`);
 export const restoreSession = (id) => ask("POST", `/api/sessions/${id}/restore`, {});
-export const messages = (id, before = Number.MAX_SAFE_INTEGER) => ask("GET", `/api/sessions/${id}/messages?before=${before}&limit=60`);
+export const messages = (id, before = Number.MAX_SAFE_INTEGER) => ask("GET", `/api/sessions/${id}/messages?before=${before}&limit=60&notes=true`);
 export const exportPath = (id) => `/api/sessions/${id}/export?format=md`;
 
 async function ask(method, path, body, alsoFine = []) {

@@ -10,7 +10,7 @@ import { runningTurn } from "./transcript.js";
 
 const mac = /Mac|iPhone|iPad/.test(navigator.platform);
 export const MOD = mac ? "⌘" : "Ctrl";
-const ALT = mac ? "⌥" : "Alt";
+export const ALT = mac ? "⌥" : "Alt";
 const SHIFT = mac ? "⇧" : "Shift";
 
 const always = () => true;

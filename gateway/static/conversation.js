@@ -6,16 +6,19 @@
 import * as api from "./api.js";
 import * as keep from "./keep.js";
 import { change, page, toast } from "./page.js";
+import { pulse } from "./pulse.js";
 import { dropSession, noteSession } from "./sessions.js";
 import { GONE, LOGGED_OUT, openSocket } from "./socket.js";
 import { EMPTY, firstKnownSeq, fold, runningTurn, withPage } from "./transcript.js";
 import { titleOf } from "./words.js";
 
+const AGAIN = 2_000; // milliseconds until a session is asked for again when the server did not say
 const SAY_SO_AFTER = 700; // milliseconds without a line before the page mentions it
 
 let line = null;
 let visit = 0;
 let lateTimer = 0;
+let againTimer = 0;
 
 /** Shows a session, or an empty new chat when `id` is null. */
 export async function open(id) {
@@ -90,6 +93,8 @@ export function leave() {
   line?.close();
   line = null;
   clearTimeout(lateTimer);
+  clearTimeout(againTimer);
+  lateTimer = 0;
 }
 
 // ── coming and going ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -115,7 +120,10 @@ async function begin(words) {
 function notOpened(error) {
   if (error.status === 401) change({ phase: "login" });
   else if (error.status === 404) change({ gone: true, loading: false });
-  else change({ trouble: error, loading: false });
+  else {
+    change({ trouble: error, loading: false });
+    againTimer = setTimeout(() => open(page.current), error.retryAfter ? error.retryAfter * 1000 : AGAIN);
+  }
 }
 
 function connect(id) {
@@ -132,7 +140,8 @@ function linkChanged(id, link, code) {
   if (link === "open") {
     clearTimeout(lateTimer);
     lateTimer = 0;
-    change({ late: false, draining: false });
+    change({ late: false, draining: false, reachable: true });
+    pulse(); // after a restart other things may be true
   } else if (!lateTimer) {
     lateTimer = setTimeout(() => change({ late: page.link !== "open" }), SAY_SO_AFTER);
   }

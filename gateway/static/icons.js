@@ -24,7 +24,6 @@ export const ICONS = {
   sun: icon(svg`<circle cx="8" cy="8" r="2.8"/><path d="M8 1.5v1.3M8 13.2v1.3M1.5 8h1.3M13.2 8h1.3M3.4 3.4l.9.9M11.7 11.7l.9.9M3.4 12.6l.9-.9M11.7 4.3l.9-.9"/>`),
   moon: icon(svg`<path d="M13.2 9.6A5.6 5.6 0 0 1 6.4 2.8a5.6 5.6 0 1 0 6.8 6.8z"/>`),
   half: icon(svg`<circle cx="8" cy="8" r="5.6"/><path class="filled" d="M8 2.4a5.6 5.6 0 0 1 0 11.2z"/>`),
-  keys: icon(svg`<rect x="1.6" y="4" width="12.8" height="8" rx="1.6"/><path d="M4.4 6.8h.1M7 6.8h.1M9.6 6.8h.1M12 6.8h-.1M5.4 9.5h5.2"/>`),
   copy: icon(svg`<rect x="5.4" y="5.4" width="8" height="8" rx="1.6"/><path d="M10.6 5.2V4.1a1.5 1.5 0 0 0-1.5-1.5h-5a1.5 1.5 0 0 0-1.5 1.5v5a1.5 1.5 0 0 0 1.5 1.5h1.1"/>`),
   again: icon(svg`<path d="M13 8a5 5 0 1 1-1.6-3.7M13.2 2.4v2.8h-2.8"/>`),
   alert: icon(svg`<circle cx="8" cy="8" r="6"/><path d="M8 4.8v3.8M8 11v.1"/>`),

@@ -15,7 +15,7 @@ const CODE = { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"], ALLOW_DATA_ATTR:
 const CLASS = /^(hljs-[\w-]+|language-[\w+#.-]+|function_|class_|inherited__|invoke__|constant_|language_|escape_)$/;
 const SCHEMES = ["http:", "https:", "mailto:"];
 const HIGHLIGHT_LIMIT = 60_000; // characters; beyond it colours cost more than they tell
-const BLOCKS = "p, h1, h2, h3, h4, h5, h6, li, blockquote, th, td";
+const BLOCKS = "p, h1, h2, h3, h4, h5, h6, ul, ol, blockquote, table";
 
 const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escaped = (text) => text.replace(/[&<>"']/g, (character) => escapes[character]);

@@ -1,11 +1,11 @@
 // The one status line: the worst true thing, in about five words. Pure: facts in, { tone, text, detail } out.
-// tone is good, quiet, warn or bad.
+// tone is good, plain, warn or bad.
 
 /** `link` is the socket's state, `health` the last answer of GET /health (null: none yet), `reachable` whether it came. */
 export function statusLine({ link, draining, reachable, health }) {
   if (draining) return { tone: "warn", text: "finn is restarting", detail: "It comes back by itself; what you type waits here." };
   if (link === "waiting" || reachable === false) return { tone: "warn", text: "Reconnecting…", detail: "What you type waits in this browser." };
-  if (health === null) return { tone: "quiet", text: "Connecting…", detail: "" };
+  if (health === null) return { tone: "plain", text: "Connecting…", detail: "" };
   return worst(health);
 }
 
@@ -15,7 +15,7 @@ const FACTS = [
   (checks, health) => health.status === "fail" && { tone: "bad", text: "finn needs mending", detail: firstOutput(checks, "fail") },
   (checks) => bad(checks, "disk:free") && { tone: "warn", text: "The disk is nearly full", detail: output(checks, "disk:free") },
   (checks) => bad(checks, "store:lastError") && { tone: "warn", text: "Store unreachable, saved here", detail: output(checks, "store:lastError") },
-  (checks) => model(checks) === "builtin" && { tone: "quiet", text: "No model: built-in replies",
+  (checks) => model(checks) === "builtin" && { tone: "plain", text: "No model: built-in replies",
     detail: "Saved on this machine. Set ANTHROPIC_API_KEY or OPENAI_API_KEY and start finn again to give it a model." },
   (checks) => bad(checks, "model:state") && { tone: "warn", text: "The model does not answer", detail: output(checks, "model:state") },
   (checks) => bad(checks, "identity:checksum") && { tone: "warn", text: "Identity file is damaged", detail: output(checks, "identity:checksum") },

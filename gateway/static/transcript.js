@@ -46,10 +46,16 @@ export function withPage(state, page) {
 
 /** The turn that is being answered now, or null: the first open one that does not wait in the queue. */
 export function runningTurn(state) {
-  const waiting = new Set(state.queue.map((entry) => entry.turn));
-  const first = state.turns.find((turn) => state.open.includes(turn.id) && !waiting.has(turn.id));
-  return first?.id ?? null;
+  const waiting = waitingIds(state);
+  return state.turns.find((turn) => state.open.includes(turn.id) && !isWaiting(turn, waiting))?.id ?? null;
 }
+
+/** Ids of the messages that wait: prompts for their turn, steering words for the running turn to hear them. */
+export function waitingIds(state) {
+  return new Set(state.queue.map((entry) => entry.id));
+}
+
+const isWaiting = (turn, waiting) => turn.items.length > 0 && turn.items.every((item) => waiting.has(item.key));
 
 /** The seq to ask earlier messages before, or null when there is nothing here yet. */
 export function firstKnownSeq(state) {
@@ -70,7 +76,7 @@ const STEPS = { hello, reset, queue, text_delta, thinking_delta, tool_update, us
 
 function hello(state, frame, now) {
   const { epoch, seq, turn, queue: waiting = [] } = fields(frame);
-  const open = [...(turn ? [turn.id] : []), ...waiting.map((entry) => entry.turn)];
+  const open = [...(turn ? [turn.id] : []), ...waiting.map((entry) => entry.turn).filter((id) => !isOver(state, id))];
   const stream = turn && streamOf(turn.id, turn.text_so_far ?? "", turn.thinking_so_far ?? "", now);
   const greeted = { ...state, epoch, helloSeq: seq, queue: waiting, open, stream: stream ?? null };
   return (turn?.tools ?? []).reduce((known, call) => put(known, turn.id, runningCall(call, null, now)), withTurn(greeted, turn?.id));
@@ -85,7 +91,8 @@ function reset(state, frame) {
 
 function queue(state, frame) {
   const waiting = fields(frame).queue ?? [];
-  return waiting.reduce((known, entry) => withOpen(known, entry.turn), { ...state, queue: waiting });
+  const fresh = waiting.filter((entry) => !isOver(state, entry.turn));
+  return fresh.reduce((known, entry) => withOpen(known, entry.turn), { ...state, queue: waiting });
 }
 
 function text_delta(state, frame, now) {
@@ -116,8 +123,8 @@ function tool_start(state, frame, now, live) {
 }
 
 function tool_end(state, frame, now, live) {
-  const { call, name, result, truncated, is_error } = frame.data;
-  const done = { result, truncated, isError: is_error, endSeq: frame.seq };
+  const { call, name, result, truncated, is_error, details } = frame.data;
+  const done = { result, truncated, isError: is_error, details: details ?? null, endSeq: frame.seq };
   const known = put(state, frame.turn, runningCall({ call, name, args: null }, frame.seq, null));
   return changeItem(known, frame.turn, call, (item) => ({ ...item, ...done, ms: live && item.startedAt ? now - item.startedAt : item.ms }));
 }
@@ -125,17 +132,15 @@ function tool_end(state, frame, now, live) {
 function message(state, frame, now, live) {
   const { id, text, usage, stop_reason, content, created_at } = frame.data;
   const streamed = live && state.stream?.turn === frame.turn ? state.stream : null;
-  const thinking = thinkingOf(content) || streamed?.thinking || "";
+  const thinking = frame.data.thinking ?? (thinkingOf(content) || streamed?.thinking || "");
   const item = { kind: "assistant", key: id, seq: frame.seq, text, thinking, thinkingMs: streamed?.thinkingMs ?? null, usage,
-    stopReason: stop_reason, at: time(created_at) ?? (live ? now : null) };
+    model: frame.data.model ?? null, stopReason: stop_reason, at: time(created_at) ?? (live ? now : null) };
   const written = put(state, frame.turn, item);
   return streamed ? withStream(written, streamOf(frame.turn, "", "", now)) : written;
 }
 
 function turn_end(state, frame) {
-  const { stop_reason, error = null, usage = null } = frame.data;
-  const ended = changeTurn(withTurn(state, frame.turn), frame.turn, (turn) => (
-    { ...turn, end: { seq: frame.seq, stopReason: stop_reason, error, usage } }));
+  const ended = withEnd(state, frame.turn, frame.seq, frame.data);
   const stream = state.stream?.turn === frame.turn ? null : state.stream;
   return { ...ended, stream, open: state.open.filter((id) => id !== frame.turn) };
 }
@@ -157,9 +162,8 @@ function note(state, frame) {
 // ── REST messages, as Pi writes them ─────────────────────────────────────────────────────────────────────────────────
 
 function putMessage(turns, message) {
-  const state = { turns };
-  const put_ = (known, item) => put(known, message.turn, item);
-  return itemsOf(message).reduce(put_, state).turns;
+  if (message.role === "turn_end") return withEnd({ turns }, message.turn, message.seq, message).turns;
+  return itemsOf(message).reduce((known, item) => put(known, message.turn, item), { turns }).turns;
 }
 
 function itemsOf(message) {
@@ -167,15 +171,18 @@ function itemsOf(message) {
   const { id, seq, text } = message;
   if (message.role === "user") return [{ kind: "user", key: id, seq, text, requestId: message.request_id ?? null, at }];
   if (message.role === "toolResult") return [toolResult(message, at)];
+  if (message.role === "note") return [{ kind: "note", key: id, seq, text }];
+  if (message.role === "context_cut") return [{ kind: "cut", key: `cut-${seq}`, seq, leftOut: message.left_out }];
   const calls = (message.content ?? []).filter((block) => block.type === "toolCall");
   const said = { kind: "assistant", key: id, seq, text, thinking: thinkingOf(message.content), thinkingMs: null,
-    usage: message.usage ?? null, stopReason: message.stop_reason ?? null, at };
+    usage: message.usage ?? null, model: message.model ?? null, stopReason: message.stop_reason ?? null, at };
   return [said, ...calls.map((call) => ({ ...runningCall({ ...call, call: call.id, args: call.arguments }, seq, null), calledAt: at }))];
 }
 
 function toolResult(message, at) {
   const call = { call: message.tool_call_id, name: message.tool_name, args: null };
-  return { ...runningCall(call, message.seq, null), result: message.text, isError: message.is_error ?? false, endSeq: message.seq, endedAt: at };
+  return { ...runningCall(call, message.seq, null), result: message.text, isError: message.is_error ?? false,
+    truncated: message.truncated ?? false, details: message.details ?? null, endSeq: message.seq, endedAt: at };
 }
 
 function thinkingOf(content) {
@@ -188,7 +195,7 @@ function thinkingOf(content) {
 function runningCall({ call, name, args, output }, seq, startedAt) {
   const written = typeof args === "string" || args == null ? args ?? null : JSON.stringify(args);
   return { kind: "tool", key: call, seq, name, args: written, startedAt, calledAt: null, endedAt: null, ms: null,
-    output: output ?? "", result: null, truncated: false, isError: false, endSeq: null };
+    output: output ?? "", result: null, truncated: false, isError: false, details: null, endSeq: null };
 }
 
 function streamOf(turn, text, thinking, since) {
@@ -205,6 +212,15 @@ function withStream(state, stream) {
 
 function withOpen(state, turn) {
   return state.open.includes(turn) ? state : { ...state, open: [...state.open, turn] };
+}
+
+function withEnd(state, id, seq, { stop_reason, error, usage }) {
+  const end = { seq, stopReason: stop_reason, error: error ?? null, usage: usage ?? null };
+  return changeTurn(withTurn(state, id), id, (turn) => ({ ...turn, end }));
+}
+
+function isOver(state, id) {
+  return state.turns.some((turn) => turn.id === id && turn.end !== null);
 }
 
 function withTurn(state, id) {
@@ -247,6 +263,7 @@ function completed(known, item) {
     result: known.result ?? item.result,
     truncated: known.truncated || item.truncated,
     isError: known.isError || item.isError,
+    details: known.details ?? item.details,
     endSeq: known.endSeq ?? item.endSeq,
     startedAt: first.startedAt ?? second.startedAt,
     calledAt, endedAt,
@@ -256,7 +273,7 @@ function completed(known, item) {
 
 function cutTurn(turn, seq, isOpen) {
   const kept = turn.items.filter((item) => (item.seq === null ? isOpen : item.seq <= seq));
-  const items = kept.map((item) => (item.endSeq > seq ? { ...item, result: null, isError: false, endSeq: null, ms: null } : item));
+  const items = kept.map((item) => (item.endSeq > seq ? { ...item, result: null, isError: false, details: null, endSeq: null, ms: null } : item));
   return { ...turn, items, end: turn.end && turn.end.seq > seq ? null : turn.end };
 }
 

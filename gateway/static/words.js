@@ -3,19 +3,25 @@
 // name: [while it runs, when it is done, what it was done to, icon, counted]
 const TOOLS = {
   read: ["Reading", "Read", (args) => args.path, "file", ["file read", "files read"]],
-  find: ["Searching for", "Searched for", (args) => args.pattern ?? args.query ?? args.name, "search", ["search", "searches"]],
+  find: ["Searching for", "Searched for", (args) => args.text || args.pattern, "search", ["search", "searches"]],
   write: ["Writing", "Wrote", (args) => args.path, "pen", ["file written", "files written"]],
   edit: ["Editing", "Edited", (args) => args.path, "pen", ["edit", "edits"]],
   bash: ["Running", "Ran", (args) => args.command, "terminal", ["command", "commands"]],
-  remember: ["Remembering", "Remembered", (args) => args.text ?? args.fact ?? args.content, "bookmark", ["memory kept", "memories kept"]],
-  recall: ["Looking up", "Looked up", (args) => args.query ?? args.about ?? args.text, "bookmark", ["look-up", "look-ups"]],
+  remember: ["Remembering", "Remembered", (args) => args.text, "bookmark", ["memory kept", "memories kept"]],
+  recall: ["Looking up", "Looked up", (args) => args.query || "everything", "bookmark", ["look-up", "look-ups"]],
 };
+const LIST = ["Listing", "Listed", ({ path }) => (path === "." || path === "./" || !path ? "the workspace" : path), "file"];
 const UNKNOWN = ["Using", "Used", null, "spark", ["other step", "other steps"]];
 
 /** A call as { verb, object, icon }; the object is a path, a command, whatever the call is about. */
 export function toolWords(call, running) {
-  const [present, past, object, icon] = TOOLS[call.name] ?? UNKNOWN;
+  const [present, past, object, icon] = (isList(call) ? LIST : TOOLS[call.name]) ?? UNKNOWN;
   return { verb: running ? present : past, object: object ? oneLine(object(argsOf(call)) ?? "") : call.name ?? "a tool", icon };
+}
+
+// Reading a folder gives its list.
+function isList(call) {
+  return call.name === "read" && /^(?:|\.|.*\/)$/.test(argsOf(call).path ?? "");
 }
 
 /** Several calls in one line: "3 files read, 8 commands". */
@@ -36,11 +42,10 @@ export function argsOf(call) {
 /** The exit status a finished command told of, or null. */
 export function exitStatus(call) {
   if (call.name !== "bash" || call.result === null) return null;
-  const told = /(?:exited with code|exit(?: code| status)?:?) (\d+)\W*$/i.exec(call.result.slice(-200));
-  if (told) return Number(told[1]);
-  return call.isError ? null : 0;
+  return call.details?.exitCode ?? (call.isError ? null : 0);
 }
 
+/** Milliseconds as people say them. */
 export function duration(ms) {
   if (ms < 9_950) return `${(ms / 1000).toFixed(1)} s`;
   if (ms < 90_000) return `${Math.round(ms / 1000)} s`;
@@ -50,6 +55,7 @@ export function duration(ms) {
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 
+/** A time of day, with its date when that is not today. */
 export function moment(ms, now) {
   return (sameDay(ms, now) ? clock : day).format(ms);
 }

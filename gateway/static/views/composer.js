@@ -1,6 +1,6 @@
 // Where the person writes: grows with the text, keeps drafts per session, knows the keys of its own, completes /commands.
 
-import { COMMANDS } from "../commands.js";
+import { ALT, COMMANDS } from "../commands.js";
 import { say, stop } from "../conversation.js";
 import * as keep from "../keep.js";
 import { change, page, toast } from "../page.js";
@@ -24,7 +24,7 @@ export function composerView() {
       <label class="visually-hidden" for="composer">Message to finn</label>
       <textarea id="composer" data-testid="composer" rows="1" dir="auto" enterkeyhint="send" autocomplete="off"
         placeholder=${running ? "Write on; it waits its turn" : "Write to finn"} ?disabled=${page.gone} ${ref(mount)}
-        role="combobox" aria-expanded=${slash.matches.length > 0} aria-controls="slash" aria-autocomplete="list"
+        aria-controls=${slash.matches.length ? "slash" : nothing} aria-activedescendant=${slash.matches.length ? `slash-${slash.chosen}` : nothing}
         @input=${typing} @keydown=${key}></textarea>
       <div class="composer-foot">
         <span class="composer-hint">${hint(running, typed)}</span>
@@ -44,8 +44,9 @@ export function putIntoComposer(text) {
 }
 
 function hint(running, typed) {
-  if (running && typed) return html`${keyCaps(["Enter"])} queues ${keyCaps(["Alt", "Enter"])} steers the answer`;
-  return nothing;
+  if (!running || !typed) return nothing;
+  return html`${keyCaps(["Enter"])}<span>queues</span><button type="button" class="quiet" data-testid="steer" @click=${() => send("steer")}>Steer the answer</button>
+    ${keyCaps([ALT, "Enter"])}`;
 }
 
 // ── the field ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,6 +142,6 @@ function runSlash(command) {
 
 function slashView() {
   return html`<ul class="slash" id="slash" role="listbox" aria-label="Commands">${slash.matches.map((command, index) => html`
-    <li role="option" aria-selected=${index === slash.chosen} @mousedown=${(event) => { event.preventDefault(); runSlash(command); }}>
+    <li role="option" id="slash-${index}" aria-selected=${index === slash.chosen} @mousedown=${(event) => { event.preventDefault(); runSlash(command); }}>
       <span class="slash-name">/${command.name}</span><span>${command.words}</span></li>`)}</ul>`;
 }

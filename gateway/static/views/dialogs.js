@@ -19,9 +19,9 @@ export function dialogView() {
 const DIALOGS = { palette: paletteView, keys: keysView };
 const close = () => change({ dialog: null });
 
+// A dialog can open only once it is part of the page, which is after this drawing.
 function show(dialog) {
-  if (!dialog || dialog.open) return;
-  dialog.showModal();
+  if (dialog) queueMicrotask(() => dialog.isConnected && !dialog.open && dialog.showModal());
 }
 
 // ── palette ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -42,9 +42,8 @@ function paletteView() {
 }
 
 function showPalette(dialog) {
-  if (!dialog || dialog.open) return;
   [wanted, chosen] = ["", 0];
-  dialog.showModal();
+  show(dialog);
 }
 
 function matching() {

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { start } from "../start.js";
 import { change, page } from "../page.js";
-import { html, nothing } from "../vendor.js";
+import { html, nothing, ref } from "../vendor.js";
 import { mark } from "./parts.js";
 
 export function loginView() {
@@ -15,12 +15,16 @@ export function loginView() {
         <h1>Log in to finn</h1>
         <p>Open the login link that finn printed when it started. To print a new one, run <code>finn token</code> where it runs.</p>
         <label for="token">Or paste the token</label>
-        <input id="token" name="token" type="password" autocomplete="current-password" required autofocus spellcheck="false"
+        <input id="token" name="token" type="password" autocomplete="current-password" required ${ref(focus)} spellcheck="false"
           aria-describedby="token-error" aria-invalid=${error ? "true" : "false"}>
         <p id="token-error" class="gate-error" role="alert">${error ?? nothing}</p>
         <button class="button primary" type="submit" ?disabled=${busy}>${busy ? "Logging in…" : "Log in"}</button>
       </form>
     </main>`;
+}
+
+function focus(field) {
+  if (field) queueMicrotask(() => field.focus());
 }
 
 async function submit(event) {

@@ -1,7 +1,7 @@
 // The left rail: new chat, the sessions by age, the one status line.
 
 import { chooseTheme, newChat } from "../commands.js";
-import { change, page } from "../page.js";
+import { change, page, toast } from "../page.js";
 import { moreSessions, remove, rename, UNTITLED } from "../sessions.js";
 import { statusLine } from "../status.js";
 import { nextTheme, theme } from "../theme.js";
@@ -25,9 +25,8 @@ export function railView() {
         ${iconButton({ icon: ICONS.search, label: "Go to a chat or a command", run: () => change({ dialog: "palette", drawer: false }) })}
       </div>
       <nav class="rail-list" aria-label="Chats by age">
-        ${groups().map(([name, sessions]) => html`
-          <h2>${name}</h2>
-          <ul>${repeat(sessions, (session) => session.id, row)}</ul>`)}
+        ${guard([page.sessions, page.current, page.renaming, runningTurn(page.transcript), new Date().toDateString()], () => groups().map(
+          ([name, sessions]) => html`<h2>${name}</h2><ul>${repeat(sessions, (session) => session.id, row)}</ul>`))}
         ${page.next === null ? nothing : html`
           <button type="button" class="quiet more-sessions" ${ref(loadInView)} @click=${moreSessions}>Older chats</button>`}
       </nav>
@@ -86,8 +85,8 @@ function footView() {
   const { tone, text, detail } = statusLine(page);
   return html`
     <div class="rail-foot">
-      <p class="status-line ${tone}" data-testid="status-line" role="status" title=${detail}><span class="dot" aria-hidden="true"></span>${text}</p>
-      ${iconButton({ icon: ICONS.keys, label: "Keyboard shortcuts", className: "keys-button", run: () => change({ dialog: "keys" }) })}
+      <button type="button" class="status-line ${tone}" title=${detail} @click=${() => detail && toast(detail)}>
+        <span class="dot" aria-hidden="true"></span><span data-testid="status-line" role="status">${text}</span></button>
       ${iconButton({ icon: THEME_ICONS[theme()], label: `Theme: ${theme()}. Change to ${nextTheme()}`, testid: "theme-toggle",
         run: () => chooseTheme(nextTheme()) })}
     </div>`;

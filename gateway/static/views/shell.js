@@ -56,7 +56,7 @@ function headView() {
   const title = titleFor(page.current) || UNTITLED;
   return html`
     <header class="head">
-      ${iconButton({ icon: ICONS.menu, label: "Chats", className: "drawer-only", expanded: page.drawer, run: () => change({ drawer: true }) })}
+      ${iconButton({ icon: ICONS.menu, label: "Chats", className: "drawer-only", expanded: page.drawer, run: openDrawer })}
       ${page.current === null || page.gone ? html`<span class="head-title"></span>` : renaming ? titleField({ id: page.current, title: titleFor(page.current) }) : html`
         <button type="button" class="head-title" dir="auto" title="Rename" @click=${() => change({ renaming: { id: page.current, where: "head" } })}>${title}</button>`}
       ${iconButton({ icon: ICONS.plus, label: "New chat", className: "drawer-only", run: newChat })}
@@ -69,6 +69,11 @@ function reconnectView() {
   const words = page.draining ? "finn is restarting. The page comes back by itself." : "Reconnecting. What you write waits here and is sent then.";
   return html`<div class="reconnect" data-testid="reconnect-bar" role="status">${movingLine()}<span>${words}</span>
     <button type="button" class="quiet" @click=${wake}>Try now</button></div>`;
+}
+
+function openDrawer() {
+  change({ drawer: true });
+  setTimeout(() => document.querySelector("#rail .drawer-only")?.focus(), 60);
 }
 
 function contentView() {
@@ -119,4 +124,5 @@ export function settleScroll() {
   if (page.atEnd && page.current !== null) scroller.scrollTop = scroller.scrollHeight;
   else if (first !== before.first && before.first !== null) scroller.scrollTop += scroller.scrollHeight - before.height;
   before = { height: scroller.scrollHeight, first };
+  if (scroller.scrollHeight < scroller.clientHeight + AHEAD) loadEarlier(); // folded turns can leave the page nearly empty
 }

@@ -77,37 +77,44 @@ function bodyOf(call) {
 
 // How a call's arguments are best read, by tool; the others show name and value.
 const BODIES = {
-  bash: (args) => terminal(`$ ${args.command ?? ""}`, "command"),
+  bash: () => nothing,
   write: (args) => codeBlock(String(args.content ?? ""), languageOf(args.path)),
-  edit: (args) => diff(args.edits ?? [args]),
+  edit: (args, call) => diff(call.details?.diff?.split("\n") ?? asked(args.edits ?? [])),
   read: () => nothing,
 };
 
 function resultOf(call) {
   const text = plainTerminal(call.result ?? call.output);
+  if (call.name === "bash") return terminal(text, call.isError, argsOf(call).command ?? "");
   if (!text) return call.result === null ? nothing : html`<p class="tool-note">No output.</p>`;
   if (call.name === "read" && !call.isError) return codeBlock(text, languageOf(argsOf(call).path));
   if ((call.name === "write" || call.name === "edit") && !call.isError) return nothing;
-  return terminal(text, call.isError ? "failed" : "");
+  return terminal(text, call.isError);
 }
 
-const terminal = (text, className) => html`<pre class="terminal ${className}" tabindex="0" dir="ltr">${text}</pre>`;
+function terminal(text, failed, command = "") {
+  return html`<div class="terminal ${failed ? "failed" : ""}" dir="ltr">
+    ${command ? html`<pre class="command" tabindex="0">$ ${command}</pre>` : nothing}
+    ${text ? html`<pre tabindex="0">${text}</pre>` : nothing}</div>`;
+}
 
 function plainArgs(call) {
   const entries = Object.entries(argsOf(call));
-  if (!entries.length) return call.args && call.args !== "{}" ? terminal(call.args, "") : nothing;
+  if (!entries.length) return call.args && call.args !== "{}" ? terminal(call.args, false) : nothing;
   return html`<dl class="args">${entries.map(([name, value]) => html`
     <dt>${name}</dt><dd dir="auto">${typeof value === "string" ? value : JSON.stringify(value)}</dd>`)}</dl>`;
 }
 
-function diff(edits) {
-  const lines = edits.flatMap(({ oldText = "", newText = "" }) => [
-    ...oldText.split("\n").map((text) => ["gone", "−", text]),
-    ...newText.split("\n").map((text) => ["come", "+", text]),
-  ]);
-  return html`<pre class="terminal diff" tabindex="0" dir="ltr">${lines.map(([name, sign, text]) => (
-    html`<span class=${name}><span class="sign">${sign}</span>${text}</span>`))}</pre>`;
+// Lines as the tool writes them: a sign, the line's number, the line.
+function diff(lines) {
+  return html`<div class="terminal diff" dir="ltr"><pre tabindex="0">${lines.map((line) => (
+    html`<span class=${SIGNS[line[0]] ?? "stayed"}>${line}</span>`))}</pre></div>`;
 }
+const SIGNS = { "-": "gone", "+": "come" };
+
+// An edit that has not been made, or failed: what was asked for.
+const asked = (edits) => edits.flatMap(({ oldText = "", newText = "" }) => (
+  [...oldText.split("\n").map((line) => `-${line}`), ...newText.split("\n").map((line) => `+${line}`)]));
 
 const languageOf = (path) => LANGUAGES[/\.(\w+)$/.exec(path ?? "")?.[1]] ?? "text";
 const LANGUAGES = { py: "python", js: "javascript", mjs: "javascript", ts: "typescript", json: "json", jsonl: "json", md: "markdown",
@@ -118,7 +125,7 @@ const LANGUAGES = { py: "python", js: "javascript", mjs: "javascript", ts: "type
 
 export function thoughtView(thought) {
   const unfolded = page.opened.has(thought.key);
-  const words = thought.live ? "Thinking" : thought.ms ? `Thought for ${duration(thought.ms)}` : "Thought";
+  const words = thought.live ? "Thinking" : thought.ms >= 500 ? `Thought for ${duration(thought.ms)}` : "Thought";
   return html`
     <div class="thought" data-testid="thinking">
       <button type="button" class="line" aria-expanded=${unfolded} @click=${() => toggle(thought.key)}>

@@ -2,8 +2,8 @@
 
 import { loadEarlier, say, takeBack } from "../conversation.js";
 import { copy, proseNode } from "../markdown.js";
-import { change, page, toast } from "../page.js";
-import { runningTurn } from "../transcript.js";
+import { change, page, toast, toggle } from "../page.js";
+import { runningTurn, waitingIds } from "../transcript.js";
 import { guard, html, nothing, repeat } from "../vendor.js";
 import { count, moment, usageWords } from "../words.js";
 import { ICONS } from "../icons.js";
@@ -11,14 +11,17 @@ import { putIntoComposer } from "./composer.js";
 import { iconButton, movingLine } from "./parts.js";
 import { stepsView } from "./steps.js";
 
+const LONG = 1_500; // characters of a prompt, and lines, beyond which it is folded
+const LONG_LINES = 16;
+
 const proses = new Map(); // key → node that shows markdown; one session's at a time
 let owner = null;
 
 export function turnsView() {
   forgetOtherSessions();
-  const { turns, earlier, queue, open, stream } = page.transcript;
+  const { turns, earlier, open, stream } = page.transcript;
   const running = runningTurn(page.transcript);
-  const waiting = new Set(queue.map((entry) => entry.turn));
+  const waiting = waitingIds(page.transcript);
   return html`
     ${earlier ? html`<button type="button" class="quiet earlier" @click=${loadEarlier}>
       ${page.loadingEarlier ? "Loading earlier messages…" : "Earlier messages"}</button>` : nothing}
@@ -26,8 +29,9 @@ export function turnsView() {
       const streamed = stream?.turn === turn.id ? stream : null;
       const last = index === turns.length - 1 && !page.outbox.length;
       const now = turn.id === running;
-      return guard([turn, streamed, now, waiting.has(turn.id), open.includes(turn.id), page.opened, last], () => (
-        turnView(turn, { streamed, running: now, waits: waiting.has(turn.id), open: open.includes(turn.id), last })));
+      const waits = turn.items.filter((item) => waiting.has(item.key)).length;
+      return guard([turn, streamed, now, waits, open.includes(turn.id), page.opened, last], () => (
+        turnView(turn, { streamed, running: now, waiting, open: open.includes(turn.id), last })));
     })}
     ${repeat(page.outbox, (entry) => entry.request_id, outboxView)}`;
 }
@@ -38,12 +42,12 @@ function forgetOtherSessions() {
   owner = page.current;
 }
 
-function turnView(turn, { streamed, running, waits, open, last }) {
+function turnView(turn, { streamed, running, waiting, open, last }) {
   const parts = partsOf(turn, streamed);
   const answer = turn.items.filter((item) => item.kind === "assistant");
   return html`
-    <section class="turn ${last ? "last" : ""}" aria-label="Turn">
-      ${repeat(parts, (part) => part.key, (part) => partView(part, { open, waits }))}
+    <section class="turn ${last ? "last" : ""}">
+      ${repeat(parts, (part) => part.key, (part) => partView(part, { open, waiting, running }))}
       ${running && !busyElsewhere(turn, streamed) ? workingView(streamed) : nothing}
       ${turn.end || !open ? endView(turn, last) : nothing}
       ${open || !answer.some((item) => item.text) ? nothing : footView(answer)}
@@ -73,10 +77,11 @@ function partsOf(turn, streamed) {
 
 const partView = (part, turn) => PARTS[part.kind](part, turn);
 const PARTS = {
-  user: (part, { waits }) => bubble(part.text, waits ? html`${ICONS.clock} Waits for its turn` : nothing, waits ? "waits" : "", part.at),
-  prose: (part) => html`<div class="answer" data-testid="message-assistant" data-state=${part.done ? "done" : "streaming"}>${shown(part)}</div>`,
+  user: (part, { waiting, running }) => (waiting.has(part.key) ? bubble(part, "waits", waitsView(running)) : bubble(part, "", nothing)),
+  prose: (part) => html`<div class="answer"><h2 class="visually-hidden">finn</h2>
+    <div data-testid="message-assistant" data-state=${part.done ? "done" : "streaming"}>${shown(part)}</div></div>`,
   steps: (part, { open }) => stepsView(part.steps, open),
-  note: (part) => html`<p class="aside-line" dir="auto">${part.text}</p>`,
+  note: (part) => html`<p class="aside-line" data-testid="note">Told the model: <q dir="auto">${part.text}</q></p>`,
   cut: (part) => html`<p class="divider"><span>${count(part.leftOut, "earlier message", "earlier messages")} left out of what the model sees</span></p>`,
 };
 
@@ -87,10 +92,15 @@ function shown({ key, text, done }) {
   return prose.root;
 }
 
-function bubble(text, caption, className, at) {
+const waitsView = (running) => html`${ICONS.clock} ${running ? "Waits until the answer can hear it" : "Waits for its turn"}`;
+
+function bubble({ key, text, at }, className, caption) {
+  const folds = text.length > LONG || text.split("\n").length > LONG_LINES;
+  const folded = folds && !page.opened.has(key);
   return html`
-    <div class="said ${className}" data-testid="message-user">
-      <div class="bubble" dir="auto" title=${at ? moment(at, Date.now()) : ""}>${text}</div>
+    <div class="said ${className}"><h2 class="visually-hidden">You</h2>
+      <div class="bubble ${folded ? "long" : ""}" dir="auto" data-testid="message-user" title=${at ? moment(at, Date.now()) : ""}>${text}</div>
+      ${folds ? html`<button type="button" class="quiet" aria-expanded=${!folded} @click=${() => toggle(key)}>${folded ? "Show all" : "Show less"}</button>` : nothing}
       ${caption === nothing ? nothing : html`<div class="said-caption">${caption}</div>`}
     </div>`;
 }
@@ -102,9 +112,9 @@ function busyElsewhere(turn, streamed) {
 }
 
 function workingView(streamed) {
-  const { attempt, max, message } = streamed?.retry ?? {};
+  const { attempt, message } = streamed?.retry ?? {};
   return html`<div class="working" data-testid="working">
-    ${streamed?.retry ? html`<p class="aside-line warn">Trying again (${attempt} of ${max}): ${message}</p>` : html`<span class="visually-hidden">Working</span>`}
+    ${streamed?.retry ? html`<p class="aside-line warn">Attempt ${attempt} failed, trying again: ${message}</p>` : html`<span class="visually-hidden">Working</span>`}
     ${movingLine()}</div>`;
 }
 
@@ -113,7 +123,8 @@ function workingView(streamed) {
 const TRY_AGAIN = { words: "Try again", prompt: (turn) => turn.items.findLast((item) => item.kind === "user")?.text ?? "" };
 const GO_ON = { words: "Go on", prompt: () => "Go on." };
 
-// stop_reason: [tone, icon, title, what to do next]; a turn that just stopped needs no word.
+// stop_reason: [tone, icon, title, what to do next]; a turn that just stopped needs no word. Where the title says it all, the
+// error's message is left out and only its hint is shown.
 const ENDS = {
   abort: ["quiet", "stop", "Stopped", null],
   interrupted: ["warn", "pause", "Interrupted by a restart. What was written is kept.", TRY_AGAIN],
@@ -135,7 +146,7 @@ function endView(turn, last) {
       ${ICONS[icon]}
       <div class="end-words">
         <p class="end-title">${title}</p>
-        ${error ? html`<p dir="auto">${error.message}</p>` : nothing}
+        ${error && reason !== "interrupted" ? html`<p dir="auto">${error.message}</p>` : nothing}
         ${error?.hint ? html`<p class="end-hint" dir="auto">${error.hint}</p>` : nothing}
       </div>
       ${again ? html`<button type="button" class="button small" data-testid="retry" @click=${() => say(again).catch(tell)}>
@@ -146,7 +157,7 @@ function endView(turn, last) {
 function footView(answer) {
   const text = answer.map((item) => item.text).filter(Boolean).join("\n\n");
   const at = answer.at(-1).at;
-  const usage = usageWords(sum(answer.map((item) => item.usage)));
+  const usage = [answer.at(-1).model, usageWords(sum(answer.map((item) => item.usage)))].filter(Boolean).join(" · ");
   return html`
     <div class="turn-foot">
       ${iconButton({ icon: ICONS.copy, label: "Copy the answer", testid: "copy-answer", run: () => copyAnswer(text) })}
@@ -174,16 +185,16 @@ async function copyAnswer(text) {
 function outboxView(entry) {
   if (entry.refused) return refusedView(entry);
   const words = page.link === "open" ? "Sending…" : "Not sent yet, waits for the connection";
-  return bubble(entry.text, words, "unsent", null);
+  return bubble({ key: entry.request_id, text: entry.text, at: null }, "unsent", words);
 }
 
 function refusedView(entry) {
   const edit = () => putIntoComposer(takeBack(entry.request_id));
   const again = () => say(takeBack(entry.request_id), entry.type).catch(tell);
-  return html`${bubble(entry.text, html`<span class="bad">Not taken: ${entry.refused.message}</span>
+  return bubble({ key: entry.request_id, text: entry.text, at: null }, "unsent", html`<span class="bad">Not taken: ${entry.refused.message}</span>
     <button type="button" class="quiet" data-testid="retry" @click=${again}>Try again</button>
     <button type="button" class="quiet" @click=${edit}>Edit</button>
-    <button type="button" class="quiet" @click=${() => takeBack(entry.request_id)}>Discard</button>`, "unsent", null)}`;
+    <button type="button" class="quiet" @click=${() => takeBack(entry.request_id)}>Discard</button>`);
 }
 
 const tell = (error) => toast(error.message);
