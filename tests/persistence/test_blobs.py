@@ -1,0 +1,96 @@
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from persistence.blobs import Blobs
+from persistence.disk import SystemDisk
+from persistence.errors import Damaged, NotFound, StorageError, StorageFull
+from tests.persistence.logs import FaultyDisk
+
+DATA = b"a picture"
+SHA = sha256(DATA).hexdigest()
+
+
+@pytest.fixture
+def blobs(tmp_path: Path) -> Blobs:
+    return Blobs(SystemDisk(), tmp_path / "blobs")
+
+
+def file_of(tmp_path: Path) -> Path:
+    return tmp_path / "blobs" / SHA[:2] / SHA[2:]
+
+
+def test_bytes_are_kept_under_their_hash(tmp_path: Path, blobs: Blobs) -> None:
+    assert blobs.put(DATA) == SHA
+    assert file_of(tmp_path).read_bytes() == DATA
+    assert blobs.get(SHA) == DATA
+    assert blobs.has(SHA)
+    assert list(blobs.all()) == [SHA]
+
+
+def test_the_empty_blob_is_a_blob(blobs: Blobs) -> None:
+    assert blobs.get(blobs.put(b"")) == b""
+
+
+def test_the_same_bytes_are_not_written_again(tmp_path: Path, blobs: Blobs) -> None:
+    blobs.put(DATA)
+    before = file_of(tmp_path).stat()
+    blobs.put(DATA)
+    assert file_of(tmp_path).stat() == before
+
+
+def test_a_blob_that_was_cut_short_is_mended_by_putting_it_again(tmp_path: Path, blobs: Blobs) -> None:
+    blobs.put(DATA)
+    file_of(tmp_path).write_bytes(DATA[:3])
+    blobs.put(DATA)
+    assert blobs.get(SHA) == DATA
+
+
+def test_damage_is_found_by_reading(tmp_path: Path, blobs: Blobs) -> None:
+    blobs.put(DATA)
+    file_of(tmp_path).write_bytes(b"a pictura")
+    with pytest.raises(Damaged, match=SHA[2:]):
+        blobs.get(SHA)
+
+
+@pytest.mark.parametrize("name", [SHA, "", "../../etc/passwd", SHA.upper(), SHA[:-1], SHA + "\n"])
+def test_what_is_not_there_is_not_found_whatever_its_name(tmp_path: Path, blobs: Blobs, name: str) -> None:
+    with pytest.raises(NotFound):
+        blobs.get(name)
+    assert not blobs.has(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_names_of_blobs_are_listed(tmp_path: Path, blobs: Blobs) -> None:
+    blobs.put(DATA)
+    file_of(tmp_path).with_name(".finn-1-0").write_bytes(b"left by a crash")
+    (tmp_path / "blobs" / "zz").mkdir()
+    assert list(blobs.all()) == [SHA]
+
+
+def test_a_put_that_fails_at_any_call_gives_no_name_and_the_next_one_does(tmp_path: Path) -> None:
+    failures = 0
+    while True:
+        root = tmp_path / str(failures)
+        try:
+            Blobs(FaultyDisk(nth=failures + 1), root).put(DATA)
+        except StorageError:
+            failures += 1
+            assert Blobs(SystemDisk(), root).put(DATA) == SHA
+            assert Blobs(SystemDisk(), root).get(SHA) == DATA
+            continue
+        break
+    assert failures == 9  # look, mkdir, sync; open, write, fdatasync, close, rename, sync
+
+
+def test_a_full_disk_is_a_full_disk(tmp_path: Path) -> None:
+    with pytest.raises(StorageFull):
+        Blobs(FaultyDisk(nth=1, number=28, of=["write"]), tmp_path).put(DATA)
+
+
+def test_a_blob_whose_name_a_crash_kept_from_the_disk_is_durable_when_it_is_put_again(tmp_path: Path) -> None:
+    Blobs(SystemDisk(), tmp_path).put(DATA)
+    disk = FaultyDisk(of=["sync_folder"])
+    Blobs(disk, tmp_path).put(DATA)
+    assert disk.calls == 1
