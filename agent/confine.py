@@ -109,12 +109,22 @@ def locate(path: str, workspace: Path, grimoires: Path) -> Place:
     text = _sound(path.removeprefix("@"))
     if text.startswith("~"):
         raise PathError(f"{text} means a home folder, and the agent has none", hint="use a path in the workspace")
-    if not text.startswith("/"):
-        return _inside(text, text, workspace, grimoires)
-    for zone, root in (("grimoires/", grimoires), ("", workspace)):
-        below = posixpath.relpath(posixpath.normpath(text), str(root))
-        if below != ".." and not below.startswith("../"):
-            return _inside(zone + below, text, workspace, grimoires)
+    names = tuple(name for name in posixpath.normpath(text).split("/") if name not in ("", "."))
+    if text.startswith("/"):
+        return _absolute(names, text, workspace, grimoires)
+    if names[:1] == ("..",):
+        raise PathError(f"{text} leads out of the workspace", hint="use a path inside it, without ..")
+    if names[:1] == ("grimoires",):
+        return Place("grimoires", grimoires, names[1:])
+    return Place("workspace", workspace, names)
+
+
+def _absolute(names: tuple[str, ...], text: str, workspace: Path, grimoires: Path) -> Place:
+    roots: tuple[tuple[Zone, Path], ...] = (("grimoires", grimoires), ("workspace", workspace))
+    for zone, root in roots:
+        own = root.parts[1:]
+        if names[: len(own)] == own:
+            return Place(zone, root, names[len(own) :])
     raise PathError(f"{text} lies outside the workspace", hint=f"use a path relative to {workspace}")
 
 
@@ -130,15 +140,6 @@ def _sound(path: str) -> str:
     if any(len(name) > NAME_BYTES for name in encoded.split(b"/")):
         raise PathError(f"a name in the path has more than {NAME_BYTES} bytes", hint="use a shorter one")
     return path
-
-
-def _inside(relative: str, shown: str, workspace: Path, grimoires: Path) -> Place:
-    names = tuple(name for name in posixpath.normpath(relative).split("/") if name != ".")
-    if names[:1] == ("..",):
-        raise PathError(f"{shown} leads out of the workspace", hint="use a path inside it, without ..")
-    if names[:1] == ("grimoires",):
-        return Place("grimoires", grimoires, names[1:])
-    return Place("workspace", workspace, names)
 
 
 # ---------------------------------------------------------------- reading
@@ -281,6 +282,8 @@ def beneath(folder: int, names: tuple[str, ...], flags: int, *, follow: bool) ->
     flags |= os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     if not names:
         return os.open(".", flags, dir_fd=folder)
+    if ".." in names:  # openat2 would allow it as long as it stays below
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
     return (_openat2 if has_openat2() else _walk)(folder, names, flags, follow)
 
 

@@ -3,13 +3,13 @@
     name, arguments ─▶ known? ─▶ capabilities allowed? ─▶ sandbox ready? ─▶ arguments fit? ─▶ path allowed? ─▶ Prepared
                           └───────────┴──────────────────────┴────────────────┴───────────────────┴────────▶ Refusal
 
-A decision and no effect: it looks at no disk. What tools may write is the workspace, less what makes git run programs,
-and of the grimoires the state zone: NOTES.md and memory/. The identity is the system zone; tools read it.
+A decision and no effect: it looks at no disk. What tools may write is the workspace, less git's own folder, and of the
+grimoires the state zone: NOTES.md and memory/. The identity is the system zone; tools read it.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import get_args
 
 from pydantic import ValidationError
@@ -53,18 +53,22 @@ def check(
         args = tool.declaration.args.model_validate(dict(arguments))
     except ValidationError as error:
         return Refusal(_faults(name, error))
-    reason = _closed(tool, args, site)
+    reason = _unsound(name, args) or _closed(tool, args, site)
     return Refusal(reason) if reason else Prepared(tool, args)
 
 
 def sealed(place: Place) -> str | None:
     """Why no tool may write there, or None."""
-    names = tuple(name.casefold() for name in place.names)
-    if place.zone == "grimoires" and place.names != ("NOTES.md",) and place.names[:1] != ("memory",):
-        return f"{place} is not yours to change; in grimoires you can write NOTES.md and memory/ only."
-    if any(pair in ((".git", "hooks"), (".git", "config")) for pair in pairwise(names)):
-        return f"{place} would make git run programs; it is not writable by tools."
+    if place.zone == "grimoires" and not _state(place.names):
+        return f"{place} is not yours to change; in grimoires you can write NOTES.md and files in memory/ only."
+    if any(name.casefold() == ".git" for name in place.names):
+        return f"{place} belongs to git, which runs what stands there; use the git command in bash."
     return None
+
+
+def _state(names: tuple[str, ...]) -> bool:
+    """Whether it is what the agent keeps for itself; everything else in grimoires is its identity."""
+    return names == ("NOTES.md",) or (names[:1] == ("memory",) and len(names) > 1)
 
 
 def _missing(tool: Tool, allowed: frozenset[Capability]) -> str | None:
@@ -80,6 +84,15 @@ def _unready(tool: Tool, site: Site) -> str | None:
     return f"{tool.declaration.name} is not available: {site.sandbox.rung.reason}. The other tools work."
 
 
+def _unsound(name: str, args: Value) -> str | None:
+    """JSON can spell half of a surrogate pair, which is no text and fits in no file."""
+    try:
+        json.dumps(args.model_dump(), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return f"{name} was not called: the arguments hold half a character (a lone surrogate), which is no text."
+    return None
+
+
 def _closed(tool: Tool, args: Value, site: Site) -> str | None:
     path = getattr(args, PATH, None)
     if path is None:
@@ -92,7 +105,11 @@ def _closed(tool: Tool, args: Value, site: Site) -> str | None:
 
 
 def _faults(name: str, error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False)
+    told = error.errors(include_url=False, include_context=False)
+    # Of a list whose items are at fault pydantic also says that it is too short without them.
+    faults = [
+        one for one in told if not any(other["loc"][: len(one["loc"])] == one["loc"] != other["loc"] for other in told)
+    ]
     more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
     return f"{name} was not called: " + "; ".join(map(_fault, faults[:FAULTS_SHOWN])) + more + "."
 

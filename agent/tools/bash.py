@@ -55,11 +55,12 @@ class Output:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         loop.add_reader(reading, self._take, reading)
-        showing = loop.create_task(self._showing())
         try:
-            yield writing
+            async with asyncio.TaskGroup() as group:
+                showing = group.create_task(self._showing())
+                yield writing
+                showing.cancel()
         finally:
-            showing.cancel()
             loop.remove_reader(reading)
             os.close(reading)
 

@@ -52,7 +52,7 @@ class Search:
         self._args = args
         self._place = place
         self._pattern = tuple(args.pattern.strip("/").split("/"))
-        self._left_out = 0
+        self._left_out = self._closed = 0  #: files and folders
 
     def lines(self) -> list[str]:
         found: list[str] = []
@@ -65,6 +65,8 @@ class Search:
             self.notes.append(
                 f"{self._left_out} files not searched: larger than {size(SEARCHED_BYTES)} or not readable"
             )
+        if self._closed:
+            self.notes.append(f"{self._closed} folders left out: not readable, or too deep")
         return found
 
     def _found(self) -> Iterator[str]:
@@ -96,10 +98,10 @@ class Search:
     def _entries(self, folder: Place) -> list[Entry]:
         try:
             return entries(folder)
-        except PathError as error:
+        except PathError:
             if folder is self._place:
                 raise
-            self.notes.append(f"left out: {sound(error.message)}")
+            self._closed += 1
             return []
 
     def _holding(self, place: Place) -> Iterator[str]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from agent.confine import Missing, Place, entries, whole
 from agent.tool import Declaration, FileTool, Site, ToolResult
-from agent.tools.excerpt import sound
+from agent.tools.excerpt import head, sound
 from agent.tools.remember import MEMORY, NOTES, NOTES_BYTES
 from persistence.events import Value
 
@@ -45,10 +45,9 @@ def recall(args: Arguments, site: Site) -> ToolResult:
     found.sort(key=lambda note: -note.words)
     if not found:
         return ToolResult(f"Nothing found about {args.query}." if asked else "There are no notes yet.")
-    shown = [f"{note.path}:{note.number}: {note.text[:LINE_CHARS]}" for note in found[:RESULTS]]
-    if len(found) > RESULTS:
-        shown.append(f"\n[{len(found) - RESULTS} more lines. Use more words.]")
-    return ToolResult("\n".join(shown), truncated=len(found) > RESULTS)
+    shown = head("\n".join(f"{note.path}:{note.number}: {note.text[:LINE_CHARS]}" for note in found), RESULTS)
+    more = f"\n[{len(found) - shown.lines} more lines. Use more words.]" if shown.ended_by else ""
+    return ToolResult(shown.text + more, truncated=bool(more))
 
 
 def words(text: str) -> set[str]:
