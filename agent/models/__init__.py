@@ -72,9 +72,18 @@ def default(chosen: Chosen) -> str:
 def provider(wire: Wire, name: str, chosen: Chosen) -> Provider:
     """Where `name` is reached. Raises UsageError for a base URL that is none."""
     url = chosen.base_url or None
-    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
-        raise UsageError(f"FINN_MODEL_BASE_URL={url} is no http address", hint="for example http://localhost:11434/v1")
+    if url and not is_http(url):  # the address may hold a password, so it is not repeated
+        raise UsageError("FINN_MODEL_BASE_URL is no http address", hint="for example http://localhost:11434/v1")
     return Provider(wire, name, url, chosen.key(wire), catalog.limits(wire, name), chosen.idle_s)
+
+
+def is_http(url: str) -> bool:
+    """Whether a request can be sent to an address below `url`."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def close(model: Model) -> None:

@@ -48,6 +48,7 @@ from agent.models.catalog import Wire
 from agent.models.failures import failure
 from agent.models.price import cost
 from agent.models.provider import KEY_NAMES, Provider
+from agent.models.stream import checking
 from agent.tool import Declaration
 from persistence.clock import Clock
 from persistence.errors import ModelCut, ModelError
@@ -135,6 +136,8 @@ def http_client(provider: Provider) -> httpx2.AsyncClient:
     return httpx2.AsyncClient(
         timeout=timeout(provider),
         limits=httpx2.Limits(keepalive_expiry=KEEP_ALIVE_S),
+        headers={"accept-encoding": "identity"},  # compression would hold tokens back, and hide events from the check
+        event_hooks={"response": [checking(provider.wire)]},
         trust_env=not loopback,
     )
 
