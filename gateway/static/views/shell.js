@@ -34,17 +34,17 @@ function readyView() {
     <div class="page ${page.drawer ? "drawer-open" : ""}">
       ${railView()}
       <div class="scrim" @click=${() => change({ drawer: false })}></div>
-      <div class="column" ?inert=${page.drawer}>
+      <main class="column" ?inert=${page.drawer}>
         ${headView()} ${reconnectView()}
-        <main class="scroller" id="scroller" tabindex="-1" ${ref(mountScroller)} @scroll=${scrolled}>
+        <div class="scroller" id="scroller" tabindex="-1" ${ref(mountScroller)} @scroll=${scrolled}>
           <div class="reading" role="log" aria-live="off" aria-label="Conversation">${contentView()}</div>
-        </main>
+        </div>
         <div class="foot">
           ${page.atEnd || page.current === null ? nothing : html`<button type="button" class="jump" data-testid="jump-latest" @click=${jump}>
             ${ICONS.down}<span>Jump to latest</span></button>`}
           ${composerView()}
         </div>
-      </div>
+      </main>
       ${dialogView()}
       <div class="toasts" role="status">${repeat(page.toasts, (toast) => toast.id, toastView)}</div>
       <div class="visually-hidden" role="status" aria-live="polite">${page.said ? `finn: ${page.said.slice(0, 800)}` : ""}</div>
@@ -58,7 +58,7 @@ function headView() {
     <header class="head">
       ${iconButton({ icon: ICONS.menu, label: "Chats", className: "drawer-only", expanded: page.drawer, run: openDrawer })}
       ${page.current === null || page.gone ? html`<span class="head-title"></span>` : renaming ? titleField({ id: page.current, title: titleFor(page.current) }) : html`
-        <button type="button" class="head-title" dir="auto" title="Rename" @click=${() => change({ renaming: { id: page.current, where: "head" } })}>${title}</button>`}
+        <h1 class="head-title"><button type="button" dir="auto" title="Rename" @click=${() => change({ renaming: { id: page.current, where: "head" } })}>${title}</button></h1>`}
       ${iconButton({ icon: ICONS.plus, label: "New chat", className: "drawer-only", run: newChat })}
     </header>`;
 }
