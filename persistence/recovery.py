@@ -69,16 +69,16 @@ class Verdict:
     damage: tuple[str, ...]
 
 
-def inspect(disk: Disk, wal_dir: Path, from_segment: int | None = None, known: Head | None = None) -> Report:
+def inspect(disk: Disk, wal_dir: Path, from_segment: int = 0, known: Head | None = None) -> Report:
     """Reads the log, or its end from a segment on, and classifies what is wrong with it. Raises OSError.
 
     `known` is the head that something else remembers, such as a snapshot: a log that ends before it has lost records.
     """
-    bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
+    bases = [base for base in segments(disk, wal_dir) if base >= from_segment]
     if not bases:
         return _empty(known)
     view = _View(seq=bases[0] - 1, durable=bases[-1] - 1)  # a later segment is begun when all before it is durable
-    for found in walk(disk, wal_dir, from_segment):
+    for found in walk(disk, wal_dir, bases):
         view.see(found, last=found.segment == bases[-1])
     end = next((cut for cut in view.cuts if cut.seq >= view.durable), None)
     seq, chain = (end.seq, end.chain) if end else (view.seq, view.chain)

@@ -12,7 +12,7 @@ segment or the end. Memory stays constant while a log is sound; one that is not 
 import operator
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,17 +98,18 @@ def segments(disk: Disk, wal_dir: Path) -> list[int]:
     return [int(name[:16]) for name in disk.names(wal_dir) if _NAME.fullmatch(name)]
 
 
-def scan(disk: Disk, wal_dir: Path, from_segment: int | None = None) -> Iterator[Good | Damage]:
+def scan(disk: Disk, wal_dir: Path, from_segment: int = 0) -> Iterator[Good | Damage]:
     """Every record that can be served, and every damage, from the segment whose first seq is given. Raises OSError."""
-    return (found for found in walk(disk, wal_dir, from_segment) if not isinstance(found, Mark))
+    bases = [base for base in segments(disk, wal_dir) if base >= from_segment]
+    return (found for found in walk(disk, wal_dir, bases) if not isinstance(found, Mark))
 
 
-def walk(disk: Disk, wal_dir: Path, from_segment: int | None = None) -> Iterator[Found]:
-    """`scan` with the control lines. A segment that vanishes meanwhile was pruned, or shows as missing records."""
-    bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
-    if not bases:
-        return
-    walker = _Walker(disk, wal_dir, bases[0])
+def walk(disk: Disk, wal_dir: Path, bases: Sequence[int]) -> Iterator[Found]:
+    """Everything in these segments. Raises OSError.
+
+    The first ones may have been pruned since they were listed; any other that is not there shows as missing records.
+    """
+    walker = _Walker(disk, wal_dir)
     for base in bases:
         yield from walker.segment(base)
     yield from walker.end()
@@ -160,12 +161,12 @@ class _Walker:
     there are two, for either the field was damaged or the chain was cut before it: the next line decides.
     """
 
-    def __init__(self, disk: Disk, wal_dir: Path, base: int) -> None:
+    def __init__(self, disk: Disk, wal_dir: Path) -> None:
         self._disk = disk
         self._dir = wal_dir
-        self._base = base
-        self._seq = base - 1
-        self._anchors: tuple[bytes, ...] = (GENESIS,) if base == 1 else ()
+        self._base = 0  # the segment; 0 before the first
+        self._seq = 0
+        self._anchors: tuple[bytes, ...] = ()
         self._held: list[_Region] = []
 
     def segment(self, base: int) -> Iterator[Found]:
@@ -173,6 +174,8 @@ class _Walker:
             handle = self._disk.open(self._dir / segment_name(base), os.O_RDONLY)
         except FileNotFoundError:
             return
+        if self._base == 0:
+            self._base, self._seq, self._anchors = base, base - 1, (GENESIS,) if base == 1 else ()
         try:
             yield from self._judge(base, None, 0)
             self._base = base

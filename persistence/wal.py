@@ -43,6 +43,7 @@ BATCH_BYTES = 4 << 20
 QUIET_S = 0.05  #: how long after the last batch the watermark is written
 FOOTER_BYTES = 512  #: more than any footer
 FORMAT = 1  #: of a segment
+RESTART = "the log takes nothing until finn is started again"
 
 
 class Head(NamedTuple):
@@ -112,7 +113,8 @@ class Wal:
         wal = cls(disk, wal_dir, head, epoch, ids, clock, deliver, segment_bytes, quiet_s)
         failed = wal._attempt(wal._adopt)
         if failed and wal._handle is None:  # what was recovered may not be durable, so nothing may be built on it
-            wal._broken = StorageFailed(failed.message, hint=failed.hint)
+            wal._broken = StorageFailed(failed.message, hint=RESTART)
+            wal.error = str(wal._broken)
         wal._thread.start()
         return wal
 
@@ -432,7 +434,7 @@ class Wal:
             return full
         except OSError as second:
             reason = f"{failed.message}; then, on the way back: {second.strerror or second}"
-            self._broken = StorageFailed(reason, hint="the log takes nothing until finn is started again")
+            self._broken = StorageFailed(reason, hint=RESTART)
             return self._broken
         return failed
 
@@ -450,7 +452,7 @@ class Wal:
         finally:
             self._disk.close(handle)
         self._end = self._synced
-        chains = [_chain(found) for found in walk(self._disk, self._dir, self._segments[-1].base)]
+        chains = [_chain(found) for found in walk(self._disk, self._dir, [self._segments[-1].base])]
         if chains[-1:] != [self.head.checksum.hex()]:
             raise OSError(errno.EIO, "records that were acknowledged cannot be read back")
 

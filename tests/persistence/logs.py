@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from persistence.clock import FakeClock, Ids
+from persistence.clock import Clock, FakeClock, Ids
 from persistence.disk import Disk, SystemDisk
 from persistence.errors import StorageError
 from persistence.frame import PREFIX_BYTES
@@ -37,13 +37,18 @@ class Log:
     """A log in a folder: recovered, opened, and appended to one call after the other."""
 
     def __init__(
-        self, root: Path, disk: Disk | None = None, segment_bytes: int = 10 << 20, quiet_s: float = NEVER_S
+        self,
+        root: Path,
+        disk: Disk | None = None,
+        segment_bytes: int = 10 << 20,
+        quiet_s: float = NEVER_S,
+        clock: Clock | None = None,
     ) -> None:
         self.disk = disk or SystemDisk()
         self.dir = root / "wal"
         self.dir.mkdir(parents=True, exist_ok=True)
         self.repaired = repair(SystemDisk(), self.dir, root / "quarantine", inspect(SystemDisk(), self.dir))
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self._answers: queue.Queue[tuple[list[Written], StorageError | None, list[Pending]]] = queue.Queue()
         self.wal = Wal.open(
             self.disk,
@@ -112,7 +117,7 @@ class Part(NamedTuple):
 def parts(root: Path) -> list[Part]:
     """Every byte of a sound log."""
     found = []
-    for line in walk(SystemDisk(), root / "wal"):
+    for line in walk(SystemDisk(), root / "wal", segments(SystemDisk(), root / "wal")):
         assert isinstance(line, Good | Mark), line
         seq, control = (line.seq, "") if isinstance(line, Good) else (None, line.kind)
         for at in range(line.length):
