@@ -54,6 +54,7 @@ from scheduler.health import Fact, Source
 FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
+LETTING_GO_S = 1.0  #: a turn that waits for a full disk only lets go when the log is closed
 VERSION = version("finn")
 
 log = logging.getLogger("finn.app")
@@ -119,9 +120,10 @@ class Finn:
             yield
         finally:
             living.cancel()
-            await asyncio.wait([living])
+            await asyncio.wait([living], timeout=LETTING_GO_S)
             if self._rooms is not None:
                 await self._rooms.journal.close()
+            await asyncio.wait([living])
 
     async def _live(self) -> None:
         """Wakes the agent and keeps it awake until it is cancelled. What ends it otherwise ends the process."""

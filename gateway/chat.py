@@ -11,6 +11,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -29,7 +30,8 @@ from persistence.subscription import Overrun
 
 RATE = 20  #: frames a second from one client
 SEND_S = 20.0  #: a frame that the client does not take for so long ends the socket
-RESTARTING, TOO_SLOW, NO_SESSION = 1012, 1013, 4404
+LEAVE_S = 1.0  #: for the last frame and the close
+TOO_SLOW, NO_SESSION = 1013, 4404
 
 RequestId = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -100,10 +102,12 @@ class Chat:
             receiving.cancel()
 
     async def leave(self, code: int, reason: str, retry_ms: int | None = None) -> None:
-        """Ends the socket."""
-        if retry_ms is not None:
-            await self._send({"type": "draining", "retry_ms": retry_ms})
-        await self._close(code, reason)
+        """Ends the socket; one that takes nothing any more is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S):
+                if retry_ms is not None:
+                    await self._send({"type": "draining", "retry_ms": retry_ms})
+                await self._close(code, reason)
 
     # ------------------------------------------------------------ out
 
@@ -111,10 +115,10 @@ class Chat:
         try:
             async for one in self._feed:
                 await self._send(one)
-        except Overrun:
+        except (Overrun, TimeoutError):
             await self._close(TOO_SLOW, "too slow")
-        except TimeoutError:
-            await self._close(TOO_SLOW, "too slow")
+        except NotFound as gone:
+            await self._close(NO_SESSION, gone.message)
 
     async def _send(self, one: Frame) -> None:
         async with self._sending:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from agent.session import Session
 from gateway.frames import Frame, clip, frame
 from gateway.rooms import Rooms
-from persistence.events import Json
+from persistence.errors import NotFound
+from persistence.events import Json, Record, SessionDeleted
 from persistence.streams import Reigns
 from persistence.subscription import Subscription
 
@@ -52,7 +53,7 @@ class Feed:
         self._hello = _hello(rooms, session, state)
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
-        """Frames in order. Raises Overrun for a reader that does not keep up."""
+        """Frames in order. Raises Overrun for a reader that does not keep up, NotFound when the session is deleted."""
         yield self._hello
         if self._reset is not None:
             yield {"type": "reset", "seq": self._reset}
@@ -60,6 +61,8 @@ class Feed:
             made = frame(item)
             if made is not None:
                 yield made
+            if isinstance(item, Record) and isinstance(item.event, SessionDeleted):
+                raise NotFound("the session was deleted", hint="POST …/restore brings it back")
 
     def close(self) -> None:
         """Ends the subscription."""

@@ -201,7 +201,7 @@ async def server_sent(feed: Feed, epoch: int) -> AsyncIterator[str]:
             frame, waiting = waiting.result(), None
             kept = f"id: {epoch}-{frame['seq']}\n" if "seq" in frame and frame["type"] not in ("hello", "reset") else ""
             yield f"{kept}event: {frame['type']}\ndata: {json.dumps(frame, ensure_ascii=False)}\n\n"
-    except (StopAsyncIteration, Overrun):
+    except (StopAsyncIteration, Overrun, NotFound):
         return
     finally:
         if waiting is not None:
