@@ -69,12 +69,12 @@ class Verdict:
     damage: tuple[str, ...]
 
 
-def inspect(disk: Disk, wal_dir: Path, from_segment: int = 0, known: Head | None = None) -> Report:
+def inspect(disk: Disk, wal_dir: Path, from_segment: int | None = None, known: Head | None = None) -> Report:
     """Reads the log, or its end from a segment on, and classifies what is wrong with it. Raises OSError.
 
     `known` is the head that something else remembers, such as a snapshot: a log that ends before it has lost records.
     """
-    bases = [base for base in segments(disk, wal_dir) if base >= from_segment]
+    bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
     if not bases:
         return _empty(known)
     view = _View(seq=bases[0] - 1, durable=bases[-1] - 1)  # a later segment is begun when all before it is durable

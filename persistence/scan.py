@@ -98,9 +98,9 @@ def segments(disk: Disk, wal_dir: Path) -> list[int]:
     return [int(name[:16]) for name in disk.names(wal_dir) if _NAME.fullmatch(name)]
 
 
-def scan(disk: Disk, wal_dir: Path, from_segment: int = 0) -> Iterator[Good | Damage]:
+def scan(disk: Disk, wal_dir: Path, from_segment: int | None = None) -> Iterator[Good | Damage]:
     """Every record that can be served, and every damage, from the segment whose first seq is given. Raises OSError."""
-    bases = [base for base in segments(disk, wal_dir) if base >= from_segment]
+    bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
     return (found for found in walk(disk, wal_dir, bases) if not isinstance(found, Mark))
 
 
