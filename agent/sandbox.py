@@ -8,6 +8,7 @@ Inside bwrap there are /usr (read-only), /proc and /dev (read-only), a small /tm
 other process, no network unless it was asked for, no capability. Every rung gets the same few variables and limits.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -151,8 +152,9 @@ def probe(choice: str, network: bool, workspace: Path) -> Sandbox:
     Takes about 10 ms and waits for processes, so it is not for the event loop. Raises nothing.
     """
     workspace = workspace.resolve()
-    if not sys.platform.startswith("linux"):
-        return Refused(workspace, Rung("refused", "bash needs Linux; run finn in its container image to have it"))
+    if not _has_pidfd():
+        reason = "bash needs Linux 5.3 or later; run finn in its container image to have it"
+        return Refused(workspace, Rung("refused", reason))
     faults = []
     for sandbox in _rungs(choice, network, workspace):
         fault = _trial(sandbox)
@@ -202,6 +204,17 @@ def _trial(sandbox: Sandbox) -> str | None:
         f"{said[-1]}; allow user namespaces (in Docker: --security-opt seccomp=unconfined --security-opt"
         " apparmor=unconfined), or set FINN_SANDBOX=none to run without protection"
     )
+
+
+def _has_pidfd() -> bool:
+    """Whether a command could be watched without losing it; without Linux it could not be confined either."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
 
 
 def _installed(tool: str) -> bool:

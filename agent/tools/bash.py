@@ -11,13 +11,14 @@ the end of the first process is the end of all of them, also of those that made 
 import asyncio
 import os
 import signal
-from asyncio.subprocess import Process
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 from pydantic import Field
 
+from agent.sandbox import Sandbox
 from agent.tool import Declaration, Show, Site, ToolResult
 from agent.tools.excerpt import Ends
 from persistence.clock import Clock
@@ -103,58 +104,81 @@ class Bash:
         output = Output(show, site.clock)
         async with output.pipe() as writing:
             try:
-                process = await _start(args.command, site, writing)
+                command = Command(args.command, site.sandbox, writing)
             except (OSError, ValueError) as error:
                 return ToolResult(f"The command could not be started: {error}", is_error=True)
             finally:
                 os.close(writing)
-            in_time = await _finished(process, args.timeout)
+            in_time = await command.finished(args.timeout)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_WORDS_S):
                     await output.ended.wait()
-        return _result(output.kept, None if not in_time else process.returncode, args.timeout)
+        return _result(output.kept, command.code if in_time else None, args.timeout)
 
 
-async def _start(command: str, site: Site, writing: int) -> Process:
-    return await asyncio.create_subprocess_exec(
-        *site.sandbox.argv(command),
-        cwd=site.sandbox.workspace,
-        env=dict(site.sandbox.environment),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=writing,
-        stderr=writing,
-        start_new_session=True,
-    )
+class Command:
+    """A command that was started, watched through a pidfd.
 
+    asyncio's own processes can be lost when a task is cancelled while they start, and are reaped behind our back: then
+    the number of the group could be somebody else's when it is killed. This one starts before anybody can cancel, and
+    is reaped after the last signal.
+    """
 
-async def _finished(process: Process, limit_s: int) -> bool:
-    """Whether it ended by itself in time. However this ends, nothing of its group is left."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await process.wait()
-        return True
-    except TimeoutError:
-        return False
-    finally:
-        await _end(process)
+    def __init__(self, command: str, sandbox: Sandbox, writing: int) -> None:
+        """Starts it, with `writing` as its output. Raises OSError or ValueError."""
+        self._process = subprocess.Popen(
+            sandbox.argv(command),
+            cwd=sandbox.workspace,
+            env=dict(sandbox.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=writing,
+            stderr=writing,
+            start_new_session=True,
+        )
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._over = asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._pidfd, self._over.set)
 
+    @property
+    def code(self) -> int:
+        """The exit code, as a shell tells it; known when it has finished."""
+        code = self._process.returncode
+        return 128 - code if code < 0 else code
 
-async def _end(process: Process) -> None:
-    """Asks the group to stop, then stops it. Safe to be cancelled itself: the last word is SIGKILL all the same."""
-    try:
-        if process.returncode is None:
-            _signal(process, signal.SIGTERM)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GRACE_S):
-                    await process.wait()
-    finally:
-        _signal(process, signal.SIGKILL)
-    await process.wait()
+    async def finished(self, limit_s: float) -> bool:
+        """Whether it ended by itself in time. However this is left, nothing of its group is."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._over.wait()
+            return True
+        except TimeoutError:
+            return False
+        finally:
+            await self._end()
 
+    async def _end(self) -> None:
+        """Asks the group to stop, then stops it, also when this is cancelled in its turn."""
+        try:
+            if not self._over.is_set():
+                self._signal(signal.SIGTERM)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(GRACE_S):
+                        await self._over.wait()
+        finally:
+            self._signal(signal.SIGKILL)
+            try:
+                await self._over.wait()
+            finally:
+                self._reap()
 
-def _signal(process: Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _reap(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._process.wait()  # it is dead
 
 
 def _result(kept: Ends, code: int | None, timeout: int) -> ToolResult:

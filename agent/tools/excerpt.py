@@ -81,7 +81,8 @@ class Ends:
         self.feed(b"", final=True)
         if self._bytes <= BYTES and self._line_ends <= LINES:
             return self._first.decode(), False
-        first = b"\n".join(bytes(self._first[:HALF_BYTES]).split(b"\n")[:HALF_LINES])
+        first = bytes(self._first[:HALF_BYTES])
+        first = first[: len(first) - len(b"\n".join(first.split(b"\n", HALF_LINES)[HALF_LINES:]))]
         rest = bytes(self._first + self._last)[len(first) :]
         last = b"\n".join(rest[-HALF_BYTES:].split(b"\n")[-HALF_LINES - 1 :])
         lines = self._line_ends - first.count(b"\n") - last.count(b"\n")
