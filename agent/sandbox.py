@@ -5,17 +5,24 @@
     FINN_SANDBOX=landlock      refused: not available in this release
 
 Inside bwrap there are /usr (read-only), /proc and /dev (read-only), a small /tmp and the workspace at its real path; no
-other process, no network unless it was asked for, no capability. Every rung gets the same few variables and limits.
+other process, no network unless it was asked for, no capability, and not every system call (agent/seccomp.py). Every
+rung gets the same few variables and limits.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
+
+from agent import seccomp
+
+Popen = subprocess.Popen[bytes]
 
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 MEMORY_BYTES = 4 * 2**30  #: of one process
@@ -47,11 +54,7 @@ class Rung:
 
 
 class Sandbox(Protocol):
-    """Turns a shell command into what is to be started, confined to the workspace.
-
-    `environment` is the whole environment of the child. `refused` says that `argv` must not be asked for: `rung.reason`
-    tells why.
-    """
+    """Starts shell commands, confined to the workspace. Where it is `refused`, `rung.reason` tells why."""
 
     @property
     def rung(self) -> Rung: ...
@@ -59,10 +62,12 @@ class Sandbox(Protocol):
     def refused(self) -> bool: ...
     @property
     def workspace(self) -> Path: ...
-    @property
-    def environment(self) -> Mapping[str, str]: ...
 
-    def argv(self, command: str) -> Sequence[str]: ...
+    def start(self, command: str, output: int) -> Popen:
+        """The command as leader of a session of its own, with no input and both outputs to the descriptor `output`.
+
+        Takes about a millisecond. Raises OSError if it cannot be started, ValueError if it contains a NUL.
+        """
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,17 @@ class Bubblewrap:
     rung: Rung = Rung("bwrap")
     refused: bool = False
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return environment(self.workspace)
+    def start(self, command: str, output: int) -> Popen:
+        filtered = seccomp.program()
+        if filtered is None:
+            return _started(self._argv(command), self.workspace, output)
+        with _held(filtered) as descriptor:
+            argv = self._argv(command, "--seccomp", str(descriptor))
+            return _started(argv, self.workspace, output, descriptor)
 
-    def argv(self, command: str) -> Sequence[str]:
+    def _argv(self, command: str, *more: str) -> Sequence[str]:
         limits = (*LIMITS, f"--nproc={PROCESSES}")
-        return (*FIRST_TO_DIE, "bwrap", *self._options(), "--", *limits, *shell(command))
+        return (*FIRST_TO_DIE, "bwrap", *self._options(), *more, "--", *limits, *shell(command))
 
     def _options(self) -> Iterator[str]:
         workspace = str(self.workspace)
@@ -112,12 +121,8 @@ class NoSandbox:
     rung: Rung = Rung("none", "FINN_SANDBOX=none: commands run with all the rights of finn's own user")
     refused: bool = False
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return environment(self.workspace)
-
-    def argv(self, command: str) -> Sequence[str]:
-        return (*FIRST_TO_DIE, *LIMITS, *shell(command))
+    def start(self, command: str, output: int) -> Popen:
+        return _started((*FIRST_TO_DIE, *LIMITS, *shell(command)), self.workspace, output)
 
 
 @dataclass(frozen=True)
@@ -128,17 +133,35 @@ class Refused:
     rung: Rung
     refused: bool = True
 
-    @property
-    def environment(self) -> Mapping[str, str]:
-        return {}
-
-    def argv(self, command: str) -> Sequence[str]:
+    def start(self, command: str, output: int) -> Popen:
         raise PermissionError(self.rung.reason)
 
 
 def environment(workspace: Path) -> dict[str, str]:
     """The allow-list. It is handed over as the child's environment, never in an argv, which every process can read."""
     return {"PATH": SEARCH_PATH, "HOME": str(workspace), "LANG": "C.UTF-8", "TERM": "dumb"}
+
+
+def _started(argv: Sequence[str], workspace: Path, output: int, *kept: int) -> Popen:
+    return subprocess.Popen(
+        argv,
+        cwd=workspace,
+        env=environment(workspace),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        pass_fds=kept,
+    )
+
+
+@contextmanager
+def _held(data: bytes) -> Iterator[int]:
+    """A descriptor from which `data` can be read."""
+    with os.fdopen(os.memfd_create("finn"), "w+b") as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
 
 
 def shell(command: str) -> tuple[str, str, str]:
@@ -180,30 +203,32 @@ def _unavailable(choice: str) -> str:
 
 def _trial(sandbox: Sandbox) -> str | None:
     """None if the sandbox runs a command, else what is wrong and what would help."""
-    argv = sandbox.argv("echo ready")
-    missing = [tool for tool in ("choom", "prlimit", sandbox.rung.name) if tool in argv and not _installed(tool)]
+    needed = ("choom", "prlimit", *(("bwrap",) if isinstance(sandbox, Bubblewrap) else ()))
+    missing = next((program for program in needed if shutil.which(program, path=SEARCH_PATH) is None), None)
     if missing:
-        package = "bubblewrap" if missing == ["bwrap"] else "util-linux"
-        return f"{missing[0]} is not installed; install {package}, or set FINN_SANDBOX=none to run without protection"
+        package = "bubblewrap" if missing == "bwrap" else "util-linux"
+        return f"{missing} is not installed; install {package}, or set FINN_SANDBOX=none to run without protection"
     try:
-        done = subprocess.run(
-            argv,
-            env=dict(sandbox.environment),
-            cwd=sandbox.workspace,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=TRIAL_S,
-            check=False,
-        )
+        output, code = _tried(sandbox)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the sandbox cannot be started: {error}"
-    if done.stdout == b"ready\n":
+    if output == b"ready\n":
         return None
-    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    said = output.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
     return (
         f"{said[-1]}; allow user namespaces (in Docker: --security-opt seccomp=unconfined --security-opt"
         " apparmor=unconfined), or set FINN_SANDBOX=none to run without protection"
     )
+
+
+def _tried(sandbox: Sandbox) -> tuple[bytes, int]:
+    with TemporaryFile() as output, sandbox.start("echo ready", output.fileno()) as process:
+        try:
+            code = process.wait(TRIAL_S)
+        finally:
+            process.kill()
+        output.seek(0)
+        return output.read(), code
 
 
 def _has_pidfd() -> bool:
@@ -215,10 +240,6 @@ def _has_pidfd() -> bool:
     except OSError:
         return False
     return True
-
-
-def _installed(tool: str) -> bool:
-    return shutil.which(tool, path=SEARCH_PATH) is not None
 
 
 def _shown(*paths: str) -> Iterator[str]:

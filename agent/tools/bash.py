@@ -11,7 +11,6 @@ the end of the first process is the end of all of them, also of those that made 
 import asyncio
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
@@ -126,15 +125,7 @@ class Command:
 
     def __init__(self, command: str, sandbox: Sandbox, writing: int) -> None:
         """Starts it, with `writing` as its output. Raises OSError or ValueError."""
-        self._process = subprocess.Popen(
-            sandbox.argv(command),
-            cwd=sandbox.workspace,
-            env=dict(sandbox.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=writing,
-            stderr=writing,
-            start_new_session=True,
-        )
+        self._process = sandbox.start(command, writing)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._over = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._over.set)

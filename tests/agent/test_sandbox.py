@@ -1,19 +1,23 @@
 """What a command in the sandbox can reach: its workspace, and nothing else."""
 
+import errno
 import os
+import platform
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
-from agent import sandbox
+from agent import sandbox, seccomp
 from agent.sandbox import Sandbox, probe
 from tests.site import fingerprint, sandboxed
 
+ROOT = Path(__file__).parent.parent.parent
 CANARY = "CANARY-5f1c2a77"
 
 
@@ -24,23 +28,12 @@ def canary(monkeypatch: pytest.MonkeyPatch) -> str:
     return CANARY
 
 
-def run(inside: Sandbox, command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        inside.argv(command),
-        env=dict(inside.environment),
-        cwd=inside.workspace,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def out(inside: Sandbox, command: str) -> str:
-    """What it prints, on either stream."""
-    done = run(inside, command)
-    return done.stdout + done.stderr
+    """What a command prints, on either stream."""
+    with TemporaryFile("w+", encoding="utf-8") as output, inside.start(command, output.fileno()) as process:
+        process.wait(60)
+        output.seek(0)
+        return output.read()
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def test_a_rung_that_is_not_built_is_refused_with_those_that_are(tmp_path: Path,
     assert found.refused
     assert found.rung.reason == f"FINN_SANDBOX={choice} is not available in this release; use auto, bwrap or none"
     with pytest.raises(PermissionError, match="not available"):
-        found.argv("true")
+        found.start("true", 1)
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
@@ -130,8 +123,8 @@ def test_a_command_works_in_the_workspace_at_its_real_path(inside: Sandbox) -> N
 def test_nothing_but_the_workspace_can_be_written(inside: Sandbox) -> None:
     """What lies above the workspace is the sandbox's own; here that is its /tmp, which is gone when it ends."""
     before = fingerprint(inside.workspace.parent)
-    done = run(inside, "for f in /x /usr/x /etc/x /dev/x /usr/bin/env ../x ../grimoires; do : > $f; done; true")
-    assert done.stderr.count("Read-only file system") == 5, done.stderr
+    said = out(inside, "for f in /x /usr/x /etc/x /dev/x /usr/bin/env ../x ../grimoires; do : > $f; done; true")
+    assert said.count("Read-only file system") == 5, said
     assert fingerprint(inside.workspace.parent) == before
 
 
@@ -173,7 +166,7 @@ def test_without_a_sandbox_the_environment_is_the_same(tmp_path: Path, canary: s
 
 def test_no_other_process_can_be_seen_signalled_or_traced(inside: Sandbox) -> None:
     with subprocess.Popen(["sleep", "1000"]) as other:
-        assert run(inside, f"test -e /proc/{other.pid}").returncode == 1
+        assert out(inside, f"test -e /proc/{other.pid} || echo hidden") == "hidden\n"
         assert "No such process" in out(inside, f"kill -9 {other.pid}")
         attach = f"import ctypes; print(ctypes.CDLL(None).ptrace(16, {other.pid}, 0, 0))"
         assert out(inside, f"python3 -c '{attach}'") == "-1\n"
@@ -219,6 +212,26 @@ def test_a_socket_of_another_program_cannot_be_reached(inside: Sandbox) -> None:
         assert "ConnectionRefusedError" in out(inside, f"python3 -c '{connect}'")
 
 
+def test_the_host_of_a_virtual_machine_cannot_be_reached(inside: Sandbox) -> None:
+    """Its socket family is not held back by a network namespace."""
+    opened = "import socket; [socket.socket(family, socket.SOCK_STREAM) for family in ({})]"
+    assert "[Errno 97]" in out(inside, f"python3 -c '{opened.format('socket.AF_VSOCK,')}'")
+    assert out(inside, f"python3 -c '{opened.format('socket.AF_UNIX, socket.AF_INET, socket.AF_INET6')}'") == ""
+
+
+@pytest.mark.parametrize("number", seccomp.MACHINES["x86_64"].closed)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the numbers are those of x86-64")
+def test_a_closed_system_call_is_not_there(inside: Sandbox, number: int) -> None:
+    called = (
+        f"import ctypes; print(ctypes.CDLL(None, use_errno=True).syscall({number}, 0, 0, 0, 0), ctypes.get_errno())"
+    )
+    assert out(inside, f"python3 -c '{called}'") == f"-1 {errno.ENOSYS}\n"
+
+
+def test_a_machine_whose_system_calls_are_not_known_has_no_filter() -> None:
+    assert seccomp.program("riscv64") is None
+
+
 def test_memory_processes_and_files_are_limited(inside: Sandbox) -> None:
     assert out(inside, "ulimit -d; ulimit -u; ulimit -n; ulimit -f; ulimit -c").split() == [
         str(sandbox.MEMORY_BYTES // 1024),
@@ -248,15 +261,19 @@ def test_a_background_process_in_its_own_session_ends_with_the_command(inside: S
     os.mkfifo(inside.workspace / "alive")
     with open(os.open(inside.workspace / "alive", os.O_RDONLY | os.O_NONBLOCK)) as alive:
         os.set_blocking(alive.fileno(), True)
-        run(inside, "exec 3> alive; echo started >&3; setsid sleep 1000 > /dev/null 2>&1 < /dev/null & disown")
+        out(inside, "exec 3> alive; echo started >&3; setsid sleep 1000 > /dev/null 2>&1 < /dev/null & disown")
         assert alive.read() == "started\n"
 
 
 def test_the_sandbox_dies_with_finn(inside: Sandbox) -> None:
     os.mkfifo(inside.workspace / "alive")
-    program = f"import subprocess; subprocess.run({list(inside.argv('exec 3> alive; echo started >&3; sleep 1000'))!r})"
+    program = (
+        "from pathlib import Path; from agent.sandbox import probe; "
+        f"inside = probe('bwrap', False, Path({str(inside.workspace)!r})); "
+        "inside.start('exec 3> alive; echo started >&3; sleep 1000', 1).wait()"
+    )
     with open(os.open(inside.workspace / "alive", os.O_RDONLY | os.O_NONBLOCK)) as alive:
-        with subprocess.Popen([sys.executable, "-c", program], env=dict(inside.environment)) as finn:
+        with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as finn:
             os.set_blocking(alive.fileno(), True)
             while not alive.readline():
                 assert finn.poll() is None
