@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0  # without a byte for so long, a stream counts as stalled
 
+TOOLLESS = f"OpenAI lets this model call no tools on Chat Completions; {catalog.DEFAULTS['openai']} can"
+
 APIS: dict[Wire, str] = {"anthropic": "anthropic-messages", "openai": "openai-completions"}  # Pi's names
 
 
@@ -114,7 +116,10 @@ class Remote:
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
         """Streams from the provider. Raises ModelDenied without a request where the key is missing."""
         if not self.about.ready:
-            raise ModelDenied(f"no answer from {self.about.name}: {self.about.note}")
+            raise ModelDenied(
+                f"no answer from {self.about.name}: {self.about.note}",
+                hint="mend that and restart finn, or unset FINN_MODEL",
+            )
         wire = self._wire
         if wire is None:
             wire = await asyncio.to_thread(self.load)
@@ -137,20 +142,22 @@ class Remote:
     def _build(self) -> "PydanticAI":
         try:
             from agent.models.pydantic_ai import PydanticAI
-        except ImportError as error:
-            self.about = replace(self.about, ready=False, note=f"the library of this model cannot be imported: {error}")
+
+            return PydanticAI(self._provider, self.about, self._clock)
+        except Exception as error:  # whatever keeps a library from working, finn lives on and says so
+            self.about = replace(self.about, ready=False, note=f"the library of this model does not work: {error}")
             raise ModelError(self.about.note, hint="install finn again from requirements.lock") from error
-        return PydanticAI(self._provider, self.about, self._clock)
 
 
 def about(provider: Provider) -> About:
     """What is known of a provider's model without calling it."""
-    missing = provider.key is None and provider.base_url is None
+    missing = provider.key is None and provider.is_vendor
+    toolless = provider.is_vendor and not catalog.takes_tools(provider.wire, provider.name)
     return About(
         name=provider.name,
         provider=provider.place,
         api=APIS[provider.wire],
         window=provider.limits.window,
-        note=f"{KEY_NAMES[provider.wire]} is not set" if missing else "",
+        note=f"{KEY_NAMES[provider.wire]} is not set" if missing else TOOLLESS if toolless else "",
         ready=not missing,
     )

@@ -3,8 +3,8 @@
     prompt ─▶ route ─▶ Reply                                what it can answer by itself
                     └▶ Call ─▶ the tool ─▶ report ─▶ text   what a tool has to do, through the same loop as any model
 
-RULES is the whole of what it understands, tried in order; a rule matches the whole sentence or not at all. What no rule
-matches gets an honest answer instead of a guess.
+PHRASES is the whole of what it understands, tried in order; a phrase matches the whole sentence or not at all. What
+none matches gets an honest answer instead of a guess.
 """
 
 import re
@@ -20,7 +20,7 @@ WINDOW = 200_000  # tokens; it reads only the end of a request, so any window wo
 PROMPT_LIMIT = 4_000  # characters a rule is tried on; longer texts are not commands
 SHOWN_LINES = 60  # of a tool's output in the answer; the whole stands in the tool's own card
 SHOWN_CHARACTERS = 4_000
-PIECE = re.compile(r"\S{0,40}\s*")  # what is streamed at a time: about a word
+PIECE = re.compile(r"\S{1,40}\s*|\s+")  # what is streamed at a time: about a word
 
 
 # ---------------------------------------------------------------- what it says by itself
@@ -91,7 +91,7 @@ OPENING = re.compile(
     r"|(?:can|could|would|will) you(?! (?:remember|recall) (?:what|when|where|who|how|why)\b))\b[\s,!.:]*)+",
     re.IGNORECASE,
 )
-CLOSING = re.compile(r"[\s,]+(?:please|for me|now|thanks|thank you|finn)[\s.!?]*$", re.IGNORECASE)
+CLOSING = re.compile(r"(?<![\s,])[\s,]+(?:please|for me|now|thanks|thank you|finn)[\s.!?]*$", re.IGNORECASE)
 QUOTES = {"`": "`", '"': '"', "'": "'", "“": "”", "‘": "’", "«": "»"}
 FENCED = re.compile(r"```[^\n`]*\n(.*?)\n?```", re.DOTALL)
 FIELDS = {
@@ -100,27 +100,13 @@ FIELDS = {
     "{in}": "(?:in|inside|of|under|at|within)(?: (?:the|my|your|this))?(?: (?:folder|directory))?(?: named)?",
 }
 # English's little words: after "read" or "open" they are never the name of a file.
-NO_PATH = {
-    *(
-        "it",
-        "this",
-        "that",
-        "them",
-        "these",
-        "those",
-        "me",
-        "my",
-        "mine",
-        "you",
-        "your",
-        "him",
-        "her",
-        "us",
-        "up",
-        "on",
-    ),
-    *("more", "something", "anything", "everything", "nothing", "again", "aloud", "what", "about", "all", "one", "out"),
-}
+NO_PATH = frozenset(
+    {
+        *("it", "this", "that", "them", "these", "those", "me", "my", "mine", "you", "your", "him", "her", "us", "up"),
+        *("on", "out", "more", "something", "anything", "everything", "nothing", "again", "aloud", "what", "about"),
+        *("all", "one"),
+    }
+)
 
 NAME = re.compile(r"[*?/]|\.\w+$")  # what can only be meant as the name of a file
 
@@ -128,7 +114,9 @@ Make = Callable[[re.Match[str]], Route | None]
 
 
 def pattern(phrase: str) -> re.Pattern[str]:
-    """The expression of a phrase: `(a|b)` one of them, ` [a|b]` one of them or none, and the fields of FIELDS."""
+    """The expression of a phrase: `(a|b)` one of them, ` [a|b]` one or none, and the {parts} of WORDS and FIELDS."""
+    for part, words in WORDS.items():
+        phrase = phrase.replace(part, words)
     expression = re.sub(r" \[([^\]]*)\]", r"(?: (?:\1))?", phrase.replace("(", "(?:")).replace("'", "['’]")
     for field, meaning in FIELDS.items():
         expression = expression.replace(field, meaning)
@@ -223,137 +211,126 @@ def recall_all(match: re.Match[str]) -> Route | None:
     return (Call("recall", {"query": ""}),)
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Phrases that mean the same; `make` may still decline."""
+# Parts of phrases that several of them share.
+WORDS = {
+    "{files}": "[all] [of] [the|my|your|our] (files|folders|files and folders|directory|folder|workspace|contents)",
+    "{seek}": "(find|search for|search|look for|locate)",
+    "{show}": "(list|show|print|display|give|get) [me] [a list of]",
+    "{give}": "(give|add|set|set up|connect|configure|choose|change) [you] (a|an|the|your) {model}",
+    "{model}": "[real|language|api] (model|llm|key)",
+    "{named}": "[all|any|every|the] [the] (files|file) (called|named|matching)",
+    "{holding}": "[all|any|every|the] [the] (files|file|lines) (containing|with|that contain|that say)",
+    "{note}": "(remember|memorise|memorize|note|note down|keep in mind|make a note|take a note|take note|write down)",
+}
 
-    make: Make
-    phrases: tuple[str, ...]
+# What to make of a phrase, and the phrase. A name that begins with `what_` asks back.
+PHRASES = r"""
+# commands come first: what follows `run` is the shell's and no other rule's
+run           (run|execute|exec) (the|this|a) [shell|bash] command:? {x}
+run           (run|execute|exec):? {x}
+run           \$ {x}
+what_run      (run|execute) [a|the|this] [command]
+# itself
+help          help [me]
+help          \?
+help          commands
+help          what can (you|i) (do|say|ask) [here|for me]
+help          (who|what) are you
+help          how do (i|you) (use|work) [with] [you|this]
+help          what do you (do|understand)
+setup         {give}
+setup         how (do|can|should) (i|we) {give}
+setup         (which|what) (model|llm) (are you|do you use|is this)
+state         how are you [doing] [today|now]
+state         how do you feel [today|now]
+state         how('s| is) it going
+state         how are things
+state         are you (ok|okay|alive|well|there|fine|up)
+state         what('s| is) up
+state         what('s| is) your (status|state)
+state         status
+hello         (hi|hello|hey|greetings|howdy|moin) [there|finn|again]
+hello         good (morning|afternoon|evening|day)
+thanks        (thanks|thank you) [a lot|so much|very much|finn]
+bye           (bye|bye bye|goodbye|good night|see you) [later|soon|finn]
+# memory: questions before statements
+recall_all    what [else] (do|did|can) you (remember|recall|know|note) [so far]
+recall_all    what have you (noted|learned|remembered)
+recall_all    (show|list) [me] [all] [of] [your|the|my] (memory|memories|notes)
+recall_all    recall [everything]
+recall_all    what('s| is) in your memory
+recall_all    what do you (remember|know) about me
+recall        what [else] (do|did|can) you (remember|recall|know|note) (about|of|on|for) {x}
+recall        what (have|did) (i|you) (tell|told|say|said|note|noted|learn|learned|remember) [you|me] (about|of|on) {x}
+recall        (do|can|could|did) you [still] (remember|recall|know) what (i|we) (said|told you|noted) about {x}
+recall        (do|can|could|did) you [still] (remember|recall|know) [anything|something|what] [about] {x}
+recall        (what|when|where|who|which)('s| is| are| was| were) my {x}
+recall        (search|look in|look through|check) (your|the|my) (memory|memories|notes) for {x}
+recall        recall {x}
+remember      (don't|do not|never) forget [that|to|about]:? {x}
+remember      {note} [that|of|about|this]:? {x}
+remember      (remember|memorise|memorize|note): {x}
+what_note     (remember|note|memorise|memorize) [this|that|it]
+what_note     (make|take) a note
+# folders
+read          {show} {files} {in} {path}
+read          (ls|dir) {path}
+read          (ls|dir) -\w+ {path}
+read          (what|which) (files|folders) [are|are there|do you have|do you see|can you see] {in} {path}
+read          (list|show|open) [me] [the] (folder|directory) [called|named] {path}
+read          what('s| is) (in|inside) [the] (folder|directory|file) {path}
+here          {show} {files} [here]
+here          (list|ls|ll|dir|files|ls -\w+)
+here          (what|which) files [are|are there|do you have|do you see|can you see|exist] [here|there]
+here          what('s| is) (here|in here|in the workspace|in your workspace|in my workspace|in this folder)
+read_if_path  (list|what('s| is) (in|inside)|what does) {path} [say|contain]
+# search
+find_named    {seek} {named} {x} {in} {path}
+find_named    {seek} {named} {x}
+find_text     {seek} {holding} {x} {in} {path}
+find_text     {seek} {holding} {x}
+find_text     (grep|grep for) {x} {in} {path}
+find_text     (grep|grep for) {x}
+find          {seek} {x} {in} {path}
+find          {seek} {x}
+find_if_path  where is [the|my] [file] {path}
+what_find     {seek} [something]
+what_find     grep
+# files
+read          (read|open|cat|view|show) [me] [the|my] [contents of|text of] [the|my] [file] {path}
+what_read     (read|open|cat|show) [a|the|this|that] [file|it|this|that]
+"""
 
-
-FILES = "[all] [of] [the|my|your|our] (files|folders|files and folders|directory|folder|workspace|contents)"
-SEEK = "(find|search for|search|look for|locate)"
-NAMED = "[all|any|every|the] [the] (files|file) (called|named|matching) {x}"
-HOLDING = "[all|any|every|the] [the] (files|file|lines) (containing|with|that contain|that say) {x}"
-
-RULES: tuple[Rule, ...] = (
-    # commands come first: what follows "run" is the shell's and no other rule's
-    Rule(run, ("(run|execute|exec) (the|this|a) [shell|bash] command:? {x}", "(run|execute|exec):? {x}", "\\$ {x}")),
-    Rule(says(RUN_WHAT), ("(run|execute) [a|the|this] [command]",)),
-    # itself
-    Rule(
-        says(HELP),
-        (
-            "help [me]",
-            "\\?",
-            "commands",
-            "what can (you|i) (do|say|ask) [here|for me]",
-            "(who|what) are you",
-            "how do (i|you) (use|work) [with] [you|this]",
-            "what do you (do|understand)",
-        ),
-    ),
-    Rule(
-        says(f"{WHAT_I_AM}\n\n{SETUP}"),
-        (
-            "(give|add|set|set up|connect|configure|choose|change) [you] (a|an|the|your) [real|language|api]"
-            " (model|llm|key)",
-            "how (do|can|should) (i|we) (give|add|set|set up|connect|configure|choose|change) [you] (a|an|the|your)"
-            " [real|language|api] (model|llm|key)",
-            "(which|what) (model|llm) (are you|do you use|is this)",
-        ),
-    ),
-    Rule(
-        state,
-        (
-            "how are you [doing] [today|now]",
-            "how do you feel [today|now]",
-            "how('s| is) it going",
-            "how are things",
-            "are you (ok|okay|alive|well|there|fine|up)",
-            "what('s| is) up",
-            "what('s| is) your (status|state)",
-            "status",
-        ),
-    ),
-    Rule(
-        says(HELLO), ("(hi|hello|hey|greetings|howdy|moin) [there|finn|again]", "good (morning|afternoon|evening|day)")
-    ),
-    Rule(says(THANKS), ("(thanks|thank you) [a lot|so much|very much|finn]",)),
-    Rule(says(BYE), ("(bye|bye bye|goodbye|good night|see you) [later|soon|finn]",)),
-    # memory: questions before statements
-    Rule(
-        recall_all,
-        (
-            "what [else] (do|did|can) you (remember|recall|know|note) [so far]",
-            "what have you (noted|learned|remembered)",
-            "(show|list) [me] [all] [of] [your|the|my] (memory|memories|notes)",
-            "recall [everything]",
-            "what('s| is) in your memory",
-            "what do you (remember|know) about me",
-        ),
-    ),
-    Rule(
-        recall,
-        (
-            "what [else] (do|did|can) you (remember|recall|know|note) (about|of|on|for) {x}",
-            "what (have|did) (i|you) (tell|told|say|said|note|noted|learn|learned|remember) [you|me] (about|of|on) {x}",
-            "(do|can|could|did) you [still] (remember|recall|know) what (i|we) (said|told you|noted) about {x}",
-            "(do|can|could|did) you [still] (remember|recall|know) [anything|something|what] [about] {x}",
-            "(what|when|where|who|which)('s| is| are| was| were) my {x}",
-            "(search|look in|look through|check) (your|the|my) (memory|memories|notes) for {x}",
-            "recall {x}",
-        ),
-    ),
-    Rule(
-        remember,
-        (
-            "(don't|do not|never) forget [that|to|about]:? {x}",
-            "(remember|memorise|memorize|note|note down|keep in mind|make a note|take a note|take note|write down)"
-            " [that|of|about|this]:? {x}",
-            "(remember|memorise|memorize|note): {x}",
-        ),
-    ),
-    Rule(says(REMEMBER_WHAT), ("(remember|note|memorise|memorize) [this|that|it]", "(make|take) a note")),
-    # folders
-    Rule(
-        read,
-        (
-            f"(list|show|print|display|give|get) [me] [a list of] {FILES} {{in}} {{path}}",
-            "(ls|dir) {path}",
-            "(ls|dir) -\\w+ {path}",
-            "(what|which) (files|folders) [are|are there|do you have|do you see|can you see] {in} {path}",
-            "(list|show|open) [me] [the] (folder|directory) [called|named] {path}",
-            "what('s| is) (in|inside) [the] (folder|directory|file) {path}",
-        ),
-    ),
-    Rule(
-        here,
-        (
-            f"(list|show|print|display|give|get) [me] [a list of] {FILES} [here]",
-            "(list|ls|ll|dir|files|ls -\\w+)",
-            "(what|which) files [are|are there|do you have|do you see|can you see|exist] [here|there]",
-            "what('s| is) (here|in here|in the workspace|in your workspace|in my workspace|in this folder)",
-        ),
-    ),
-    Rule(read_if_path, ("(list|what('s| is) (in|inside)|what does) {path} [say|contain]",)),
-    # search
-    Rule(find_named, (f"{SEEK} {NAMED} {{in}} {{path}}", f"{SEEK} {NAMED}")),
-    Rule(find_text, (f"{SEEK} {HOLDING} {{in}} {{path}}", f"{SEEK} {HOLDING}")),
-    Rule(find_text, ("(grep|grep for) {x} {in} {path}", "(grep|grep for) {x}")),
-    Rule(find, (f"{SEEK} {{x}} {{in}} {{path}}", f"{SEEK} {{x}}")),
-    Rule(find_if_path, ("where is [the|my] [file] {path}",)),
-    Rule(says(FIND_WHAT), (f"{SEEK} [something]", "grep")),
-    # files
-    Rule(read, ("(read|open|cat|view|show) [me] [the|my] [contents of|text of] [the|my] [file] {path}",)),
-    Rule(says(READ_WHAT), ("(read|open|cat|show) [a|the|this|that] [file|it|this|that]",)),
-)
+MAKERS: dict[str, Make] = {
+    "run": run,
+    "what_run": says(RUN_WHAT),
+    "help": says(HELP),
+    "setup": says(f"{WHAT_I_AM}\n\n{SETUP}"),
+    "state": state,
+    "hello": says(HELLO),
+    "thanks": says(THANKS),
+    "bye": says(BYE),
+    "recall_all": recall_all,
+    "recall": recall,
+    "remember": remember,
+    "what_note": says(REMEMBER_WHAT),
+    "read": read,
+    "here": here,
+    "read_if_path": read_if_path,
+    "find_named": find_named,
+    "find_text": find_text,
+    "find": find,
+    "find_if_path": find_if_path,
+    "what_find": says(FIND_WHAT),
+    "what_read": says(READ_WHAT),
+}
 
 
 @cache
 def rules() -> tuple[tuple[re.Pattern[str], Make], ...]:
-    """RULES, compiled on first use: expressions are dear, and a start to the first answer need not pay for them."""
-    return tuple((pattern(phrase), rule.make) for rule in RULES for phrase in rule.phrases)
+    """PHRASES, compiled on first use: expressions are dear, and a start to the first answer need not pay for them."""
+    lines = (line.split(maxsplit=1) for line in PHRASES.splitlines() if line and not line.startswith("#"))
+    return tuple((pattern(phrase), MAKERS[name]) for name, phrase in lines)
 
 
 def route(text: str) -> Route:

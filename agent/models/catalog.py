@@ -46,7 +46,10 @@ MODELS: tuple[tuple[Wire, str, int, int], ...] = (
     ("openai", "gpt-oss-20b", 131_072, 32_000),
 )
 
-DEFAULTS: dict[Wire, str] = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.1-sol"}
+DEFAULTS: dict[Wire, str] = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.1-terra"}
+
+# OpenAI takes tools on Chat Completions only from models that do not think there, and these cannot stop.
+TOOLLESS = ("gpt-6-astra", "gpt-6.1-sol")
 
 # Anthropic's own name that is not listed is newer than this table; one behind OpenAI's wire may be any local model.
 UNKNOWN: dict[Wire, Limits] = {"anthropic": Limits(200_000, 32_000), "openai": Limits(32_000, 4_000)}
@@ -59,6 +62,11 @@ def limits(wire: Wire, name: str) -> Limits:
         return UNKNOWN[wire]
     _, _, window, output = max(fitting, key=lambda line: len(line[1]))
     return Limits(window, output)
+
+
+def takes_tools(wire: Wire, name: str) -> bool:
+    """Whether the vendor itself lets the model call tools on its wire."""
+    return wire != "openai" or not any(_is_release(name, known) for known in TOOLLESS)
 
 
 def _is_release(name: str, known: str) -> bool:

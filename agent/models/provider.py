@@ -20,6 +20,11 @@ class Provider:
     idle_s: float  #: without a byte for so long, a stream counts as stalled
 
     @property
+    def is_vendor(self) -> bool:
+        """Whether the vendor itself answers, whose prices and quirks are known."""
+        return self.base_url is None
+
+    @property
     def place(self) -> str:
         """Who answers. Signed thinking is good only there, so another server behind the same wire has another name."""
         url = urlsplit(self.base_url or "")

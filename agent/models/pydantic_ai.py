@@ -105,7 +105,7 @@ class PydanticAI:
     def _priced(self, usage: Usage) -> Usage:
         """`usage` with its cost, where the vendor itself answered: what others ask nobody here knows."""
         provider = self._provider
-        if provider.base_url:
+        if not provider.is_vendor:
             return usage
         return usage.model_copy(update={"cost": cost(usage, provider.wire, provider.name, self._clock.now())})
 
@@ -115,7 +115,7 @@ class PydanticAI:
             yield
         except ModelError:
             raise
-        except Exception as error:
+        except Exception as error:  # what a provider sends can make any of three libraries raise anything
             raise failure(
                 error,
                 model=self.about.name,
@@ -195,22 +195,28 @@ class OpenAIWire:
         )
         self._model = OpenAIChatModel(provider.name, provider=OpenAIProvider(openai_client=client))
         self._forms = history.Forms(history.sent(about))
-        self._vendor = provider.base_url is None
+        self._is_vendor = provider.is_vendor
+        # OpenAI refuses tools on this wire to a model that thinks, so a model that can leave it is told to.
+        self._thinks_against_tools = bool(self._model.profile.get("openai_supports_reasoning_effort_none"))
 
     def open(self, request: Request) -> AbstractAsyncContextManager[StreamedResponse]:
         """The call; nothing is sent before it is entered. What is in `extra_body` replaces the SDK's own messages."""
-        settings = OpenAIChatModelSettings(
-            extra_body={"messages": history.chat(request.system, self._forms.of(request))}
-        )
-        if self._vendor:
-            settings["openai_prompt_cache_key"] = request.session
         return model_request_stream(
             self._model,
             [],
-            model_settings=settings,
+            model_settings=self._settings(request),
             model_request_parameters=ModelRequestParameters(function_tools=defined(request.tools)),
             instrument=False,
         )
+
+    def _settings(self, request: Request) -> OpenAIChatModelSettings:
+        messages = history.chat(request.system, self._forms.of(request))
+        settings = OpenAIChatModelSettings(extra_body={"messages": messages})
+        if self._is_vendor:
+            settings["openai_prompt_cache_key"] = request.session
+            if self._thinks_against_tools:
+                settings["openai_reasoning_effort"] = "none"
+        return settings
 
 
 WIRES: dict[Wire, type[AnthropicWire] | type[OpenAIWire]] = {"anthropic": AnthropicWire, "openai": OpenAIWire}

@@ -10,8 +10,8 @@ import pytest
 from agent import models
 from agent.model import About, Request, User
 from agent.models import Chosen, choose, preload
-from agent.models.builtin import RULES, Builtin, route
-from agent.models.catalog import DEFAULTS, MODELS, UNKNOWN, Limits, Wire, limits
+from agent.models.builtin import MAKERS, PHRASES, Builtin, route
+from agent.models.catalog import DEFAULTS, MODELS, UNKNOWN, Limits, Wire, limits, takes_tools
 from agent.models.price import cost
 from agent.models.scripted import Scripted
 from agent.tools import TOOLS
@@ -101,10 +101,10 @@ async def test_a_library_that_cannot_be_imported_is_told_by_the_model_and_kills_
 ) -> None:
     monkeypatch.setitem(sys.modules, "agent.models.pydantic_ai", None)
     model = choose(Chosen(model="openai:x", openai_key="k"), CLOCK)
-    with pytest.raises(ModelError, match="cannot be imported"):
+    with pytest.raises(ModelError, match="does not work"):
         preload(model)
     assert not model.about.ready
-    assert "cannot be imported" in model.about.note
+    assert "does not work" in model.about.note
 
 
 HEAVY = {"pydantic_ai", "openai", "anthropic", "httpx2", "genai_prices"}
@@ -153,10 +153,16 @@ def test_a_name_stands_for_its_dated_releases_and_for_nothing_else(wire: Wire, n
     assert limits(wire, name) == found
 
 
-def test_each_default_is_listed_and_no_line_twice() -> None:
+def test_each_default_is_listed_and_takes_tools_and_no_line_is_there_twice() -> None:
     names = [(wire, name) for wire, name, _, _ in MODELS]
     assert len(set(names)) == len(names)
     assert set(DEFAULTS.items()) <= set(names)
+    assert all(takes_tools(wire, name) for wire, name in DEFAULTS.items())
+
+
+def test_a_model_that_may_call_no_tools_says_so_unless_another_server_answers() -> None:
+    assert "no tools" in choose(Chosen(model="openai:gpt-6.1-sol", openai_key="k"), CLOCK).about.note
+    assert choose(Chosen(model="openai:gpt-6.1-sol", base_url="http://localhost:1/v1"), CLOCK).about.note == ""
 
 
 # ---------------------------------------------------------------- the price
@@ -191,6 +197,7 @@ def test_what_builtin_calls_is_what_the_tools_take(said: str) -> None:
         tools[call.tool].args.model_validate(call.args)
 
 
-def test_no_phrase_is_written_twice() -> None:
-    phrases = [phrase for rule in RULES for phrase in rule.phrases]
-    assert len(set(phrases)) == len(phrases)
+def test_each_phrase_is_written_once_and_each_maker_used() -> None:
+    phrases = [line for line in PHRASES.splitlines() if line and not line.startswith("#")]
+    assert len({phrase.split(maxsplit=1)[1] for phrase in phrases}) == len(phrases)
+    assert {phrase.split()[0] for phrase in phrases} == set(MAKERS)

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from agent import models
 from agent.model import Answer, Assistant, Delta, Message, Model, Request, Result, TextDelta, ThinkingDelta, User
 from agent.models import Chosen, choose
+from agent.models import pydantic_ai as wires
 from agent.models.history import Forms
 from agent.tool import Declaration
 from agent.tools import TOOLS
@@ -24,7 +25,7 @@ from persistence.events import Block, TextBlock, ThinkingBlock, ToolCallBlock, U
 from tests.model_server import ModelServer, Step
 
 WIRES = ("anthropic", "openai")
-NAMES = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.1-sol"}
+NAMES = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.1-terra"}
 KEY = "sk-a-secret-that-nobody-may-see"
 NOW = 1_795_000_000.0  # Wed, 18 Nov 2026 11:06:40 GMT
 SHORT_S = 0.3  # an idle limit short enough to be waited for
@@ -65,9 +66,8 @@ class Talk:
 @asynccontextmanager
 async def talk(wire: str, *script: list[Step], idle_s: float = 20.0, key: str | None = KEY) -> AsyncIterator[Talk]:
     async with ModelServer(list(script)) as server:
-        keys = {f"{wire}_key": key}
-        chosen = Chosen(model=f"{wire}:{NAMES[wire]}", base_url=server.url(wire), idle_s=idle_s, **keys)
-        model = choose(chosen, FakeClock(NOW))
+        name = f"{wire}:{NAMES[wire]}"
+        model = choose(Chosen(name, server.url(wire), key, key, idle_s), FakeClock(NOW))
         try:
             yield Talk(model, server)
         finally:
@@ -515,6 +515,25 @@ async def test_the_key_is_sent_and_a_local_server_needs_none(wire: str) -> None:
         assert t.model.about.ready
         await t.answer()
         assert KEY not in json.dumps(t.server.requests[-1].headers)
+
+
+@both
+async def test_only_the_vendor_itself_is_told_its_quirks_and_believed_its_prices(
+    wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    async with talk(wire, [{"text": "a"}]) as t:
+        await t.answer()
+        elsewhere = t.sent()
+        monkeypatch.setattr(wires, "ADDRESSES", {wire: t.server.url(wire)})
+        model = choose(Chosen(model=f"{wire}:{NAMES[wire]}", anthropic_key=KEY, openai_key=KEY), FakeClock(NOW))
+        answer = await Talk(model, t.server).answer()
+        await models.close(model)
+        vendor = t.sent()
+    assert answer.usage.cost is not None
+    assert answer.usage.cost.total > 0
+    quirks = {"openai": {"prompt_cache_key": "s", "reasoning_effort": "none"}, "anthropic": {}}[wire]
+    assert vendor == {**elsewhere, **quirks}
 
 
 # ---------------------------------------------------------------- the local provider as a process
