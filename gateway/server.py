@@ -32,7 +32,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.address import Network, bucket, within
-from gateway.checks import request_id, sealed
+from gateway.checks import Headers, request_id, sealed
 from gateway.problem import MEDIA_TYPE, Refused, describe, retry_after
 from persistence.clock import Entropy
 from persistence.errors import BindError
@@ -208,12 +208,12 @@ class Protocol(HttpToolsProtocol):
             raise Refused(*HEADERS_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._limits.header_bytes:
             raise Refused(*HEADERS_TOO_LARGE)
         if not self.url.startswith(b"/"):
             raise Refused(*NOT_ORIGIN_FORM)
         super().on_headers_complete()
+        self._in_head = False
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -259,32 +259,39 @@ class Protocol(HttpToolsProtocol):
         """Says why, hangs up, and reads on for a while: closing on unread bytes would take the answer back."""
         self._refused = True
         self._stop_timer()
-        unsaid = self._is_idle() or not self.cycle.response_started
+        unsaid = self._is_unanswered()
         if not self._is_idle():
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         logger.info("refused a connection", extra={"code": error.code, "address": self.client and self.client[0]})
         if unsaid:
-            self.transport.write(self._told(error))
+            self.transport.write(told(error, self.config, self.headers or ()))
         self.flow.resume_reading()
         self.transport.write_eof()
         self._timer = self.loop.call_later(LINGER_S, self.transport.abort)
 
-    def _told(self, error: Refused) -> bytes:
-        own_id = request_id(self.headers or (), self.config.entropy)
-        problem = describe(error, own_id)
-        body = json.dumps(problem).encode()
-        wait = retry_after(error)
-        headers = [
-            *self.server_state.default_headers,
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-            *([(b"retry-after", wait.encode())] if wait else []),
-        ]
-        lines = [b"%s: %s" % header for header in sealed(headers, own_id)]
-        status = f"HTTP/1.1 {problem['status']} {problem['title']}".encode()
-        return b"\r\n".join([status, *lines, b"", body])
+    def _is_unanswered(self) -> bool:
+        """Whether what is said now would be taken for the answer to the request that is at fault."""
+        if self._begun and not self._in_head:
+            return self.cycle is None or not self.cycle.response_started
+        return self._is_idle()
+
+
+def told(error: Refused, config: "Config", headers: Headers) -> bytes:
+    """The whole answer to a request that no app will see; `headers` are the request's, as far as they are known."""
+    own_id = request_id(headers, config.entropy)
+    problem = describe(error, own_id)
+    body = json.dumps(problem).encode()
+    wait = retry_after(error)
+    own = [
+        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+        *([(b"retry-after", wait.encode())] if wait else []),
+    ]
+    lines = [b"%s: %s" % header for header in sealed(own, own_id)]
+    status = f"HTTP/1.1 {problem['status']} {problem['title']}".encode()
+    return b"\r\n".join([status, *lines, b"", body])
 
 
 class Socket(WebSocketsSansIOProtocol):
@@ -299,6 +306,14 @@ class Socket(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.config.crowd.leave(self)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if (
+            not self.handshake_initiated
+        ):  # an upgrade with a body, or lines longer than websockets reads: it says nothing
+            self.transport.write(told(Refused(*MALFORMED), self.config, ()))
+            self.transport.close()
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

@@ -78,7 +78,7 @@ async def _log_in_by_form(request: Request, auth: Auth, *, secure: bool) -> Resp
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
         wait = retry_after(refused)
         headers = {"Retry-After": wait} if wait else {}
-        return page("", f"{str(refused).capitalize()}.", status=CODES[refused.code].status, headers=headers)
+        return page("", f"That did not work: {refused}.", status=CODES[refused.code].status, headers=headers)
     return RedirectResponse("/", HTTPStatus.SEE_OTHER, headers=_session(auth.new_cookie(), secure=secure))
 
 
