@@ -349,6 +349,9 @@ def route(text: str) -> Route:
 # ---------------------------------------------------------------- what it makes of a tool's result
 
 
+NOTE = re.compile(r"\S+?:\d+: (?:- )?(?:(?P<day>\d{4}-\d\d-\d\d): )?(?P<text>.+)")  # a line of recall's result
+
+
 def report(call: ToolCallBlock, result: Result) -> str:
     """The answer to the prompt, from what the tool gave back."""
     if result.is_error:
@@ -362,6 +365,8 @@ def of_read(args: dict[str, Json], text: str) -> str:
 
 
 def of_find(args: dict[str, Json], text: str) -> str:
+    if text.startswith("Nothing found"):
+        return text
     sought = f"Lines that hold {code(args['text'])}" if "text" in args else f"Files named {code(args['pattern'])}"
     return f"{sought}:\n\n{fenced(text)}"
 
@@ -371,12 +376,16 @@ def of_bash(args: dict[str, Json], text: str) -> str:
 
 
 def of_remember(args: dict[str, Json], text: str) -> str:
-    return f"I will remember this:\n\n{quoted(args['text'])}"
+    return f"I will remember this:\n\n{quoted(args['text'])}\n\n{text}"
 
 
 def of_recall(args: dict[str, Json], text: str) -> str:
+    found = [match for line in text.splitlines() if (match := NOTE.fullmatch(line))]
+    if not found:
+        return text
     about = f" about {code(args['query'])}" if args["query"] else ""
-    return f"What I remember{about}:\n\n{quoted(text)}"
+    notes = "\n".join(f"- {match['text']}" + (f" ({match['day']})" if match["day"] else "") for match in found)
+    return f"What I remember{about}:\n\n{notes}"
 
 
 REPORTS: dict[str, Callable[[dict[str, Json], str], str]] = {

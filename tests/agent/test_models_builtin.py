@@ -91,6 +91,8 @@ NOT_UNDERSTOOD = [
     "",
     "x" * 5000,
     "find " + "in a " * 2000,
+    "x" + " ," * 1990,
+    "hey" + " !" * 1900 + "x",
 ]
 
 
@@ -212,7 +214,21 @@ async def test_a_failure_is_not_told_as_a_success() -> None:
 
 
 async def test_what_was_remembered_is_repeated() -> None:
-    assert await reported("remember", {"text": "tea"}, "noted") == "I will remember this:\n\n> tea"
+    assert await reported("remember", {"text": "tea"}, "Remembered in NOTES.md.") == (
+        "I will remember this:\n\n> tea\n\nRemembered in NOTES.md."
+    )
+
+
+async def test_what_is_recalled_is_a_list_of_facts_with_their_days() -> None:
+    found = "grimoires/NOTES.md:7: - 2026-11-20: the door code is 4711\ngrimoires/memory/home.md:2: door: oak"
+    assert await reported("recall", {"query": "door"}, found) == (
+        "What I remember about `door`:\n\n- the door code is 4711 (2026-11-20)\n- door: oak"
+    )
+
+
+@pytest.mark.parametrize(("tool", "args"), [("recall", {"query": "x"}), ("find", {"pattern": "x"})])
+async def test_finding_nothing_is_said_plainly(tool: str, args: dict[str, str]) -> None:
+    assert await reported(tool, args, "Nothing found about x.") == "Nothing found about x."
 
 
 async def test_how_it_is_tells_only_what_the_request_shows() -> None:
