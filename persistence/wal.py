@@ -40,6 +40,7 @@ from persistence.scan import Damage, Found, Good, Mark, scan, segment_name, segm
 
 SEGMENT_BYTES = 10 << 20
 BATCH_BYTES = 4 << 20
+HASH_BYTES = 256 << 10  #: how much is hashed at once for the footer
 QUIET_S = 0.05  #: how long after the last batch the watermark is written
 FOOTER_BYTES = 512  #: more than any footer
 FORMAT = 1  #: of a segment
@@ -149,6 +150,8 @@ class Wal:
         self._handle: int | None = None  # of the last segment, while it takes records
         self._end = 0  # its size
         self._synced = 0  # how much of that is durable
+        self._sha = sha256()  # of its first `_hashed` bytes, for the footer
+        self._hashed = 0
         self._marked = head.durable  # the last seq that is said in the log to be durable
         self._thread = threading.Thread(target=self._run, name="wal", daemon=True)
 
@@ -255,6 +258,8 @@ class Wal:
             self._deliver(written, None, [])
         else:
             self._deliver([], error, batch)
+        if self._handle is not None and self._end - self._hashed > HASH_BYTES:
+            self._attempt(self._hash)  # now, while those who waited are busy
 
     def _attempt(self, step: Callable[[], None]) -> StorageError | None:
         """Takes a step, and the way back to the last acknowledged byte where the disk refuses it."""
@@ -282,13 +287,13 @@ class Wal:
     def _encode(self, batch: list[Pending]) -> tuple[list[bytes], list[Written], bytes]:
         """Gives a batch its seqs, ids and digests. This is the hot loop: one tuple and one frame for each record."""
         seq, digest, durable = self.head
-        time, epoch, segment, offset = int(self._clock.now() * 1000), self._epoch, self._segments[-1].base, self._end
+        epoch, segment, offset = self._epoch, self._segments[-1].base, self._end
+        time = int(self._clock.now() * 1000)
+        same = b'","ts":%d,"epoch":%d,"d":%d,' % (time, epoch, durable)
         frames, written = [], []
-        for tail, token in batch:
+        for (tail, token), name in zip(batch, self._ids.take(len(batch)), strict=True):
             seq += 1
-            name = self._ids.new()
-            place = b'{"seq":%d,"id":"%b","ts":%d,"epoch":%d,"d":%d,' % (seq, name.encode(), time, epoch, durable)
-            line = place + tail
+            line = b'{"seq":%d,"id":"%b%b%b' % (seq, name.encode(), same, tail)
             frame, digest = encode(line, digest)
             size = len(frame)
             frames.append(frame)
@@ -330,6 +335,7 @@ class Wal:
             finished = [one if one.last is not None else Segment(one.base, base - 1, size) for one in before]
             self._segments = [*finished, Segment(base, None, 0)]
             self._handle, self._end, self._synced = handle, 0, 0
+            self._sha, self._hashed = sha256(), 0
         try:
             self._begin()
             self._disk.sync_folder(self._dir)
@@ -350,9 +356,10 @@ class Wal:
 
     def _seal(self) -> None:
         base, last, chain = self._segments[-1].base, self.head.seq, self.head.checksum.hex()
+        self._hash()
         self._control(
             f'{{"sealed":{int(self._clock.now() * 1000)},"count":{last - base + 1},"last_seq":{last},'
-            f'"chain":"{chain}","sha256":"{self._sha()}"}}'
+            f'"chain":"{chain}","sha256":"{self._sha.hexdigest()}"}}'
         )
         self._sync()
         self._marked = last
@@ -382,13 +389,15 @@ class Wal:
         finally:
             self._disk.close(handle)
 
-    def _sha(self) -> str:
-        """Of the segment as the kernel has it: read back once, which costs less than hashing every batch twice."""
+    def _hash(self) -> None:
+        """Takes what was appended since into the hash of the segment."""
         assert self._handle is not None
-        sha = sha256()
-        for offset in range(0, self._end, CHUNK_BYTES):
-            sha.update(read_range(self._disk, self._handle, offset, min(CHUNK_BYTES, self._end - offset)))
-        return sha.hexdigest()
+        while self._hashed < self._end:
+            data = read_range(self._disk, self._handle, self._hashed, min(CHUNK_BYTES, self._end - self._hashed))
+            if not data:
+                raise OSError(errno.EIO, "the segment is shorter than what was written")
+            self._sha.update(data)
+            self._hashed += len(data)
 
     def _control(self, line: str) -> None:
         self._put(encode(line.encode(), self.head.checksum)[0])
