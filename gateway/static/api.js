@@ -11,6 +11,13 @@ export class ApiError extends Error {
   }
 }
 
+let onUnauthorized = () => {};
+
+/** Sets what happens when the server no longer knows who this is; the error is thrown all the same. */
+export function whenUnauthorized(run) {
+  onUnauthorized = run;
+}
+
 export const login = (token) => ask("POST", "/login", { token });
 export const logout = () => ask("POST", "/logout", {});
 export const stop = (id) => ask("POST", `/api/sessions/${id}/stop`, {});
@@ -28,6 +35,7 @@ async function ask(method, path, body, alsoFine = []) {
   const response = await send(method, path, body);
   const answer = await read(response);
   if (response.ok || alsoFine.includes(response.status)) return answer;
+  if (response.status === 401 && path !== "/login") onUnauthorized();
   throw new ApiError(response.status, answer ?? {}, Number(response.headers.get("Retry-After")) || null);
 }
 

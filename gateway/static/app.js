@@ -1,8 +1,9 @@
 // The page's beginning: draws page.js through views/shell.js whenever it changes, and listens to the window.
 
-import { outboxChanged, wake } from "./conversation.js";
+import { whenUnauthorized } from "./api.js";
+import { leave, outboxChanged, wake } from "./conversation.js";
 import { pressed } from "./keys.js";
-import { onChange, page } from "./page.js";
+import { change, onChange, page } from "./page.js";
 import { pulse } from "./pulse.js";
 import { titleFor } from "./sessions.js";
 import { route, start } from "./start.js";
@@ -28,6 +29,11 @@ function fitToKeyboard() {
   document.documentElement.style.setProperty("--visible-height", `${visualViewport.height}px`);
   settleScroll();
 }
+
+whenUnauthorized(() => {
+  leave();
+  change({ phase: "login", trouble: null });
+});
 
 addEventListener("hashchange", () => page.phase === "ready" && route());
 addEventListener("popstate", () => page.phase === "ready" && route());

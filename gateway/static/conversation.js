@@ -118,9 +118,8 @@ async function begin(words) {
 }
 
 function notOpened(error) {
-  if (error.status === 401) change({ phase: "login" });
-  else if (error.status === 404) change({ gone: true, loading: false });
-  else {
+  if (error.status === 404) change({ gone: true, loading: false });
+  else if (error.status !== 401) {
     change({ trouble: error, loading: false });
     againTimer = setTimeout(() => open(page.current), error.retryAfter ? error.retryAfter * 1000 : AGAIN);
   }

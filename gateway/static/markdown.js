@@ -119,9 +119,9 @@ function dressCode(pre) {
 
 /** A block of code with its language and a way to copy it. */
 export function codeBlock(text, language) {
-  const figure = element("figure", "code");
+  const figure = element("figure", language ? "code" : "code bare");
   const bar = element("figcaption", "code-bar");
-  bar.append(element("span", "code-language", language ?? "text"), copyButton(text));
+  bar.append(element("span", "code-language", language ?? ""), copyButton(text));
   const pre = element("pre", "code-text");
   pre.tabIndex = 0;
   pre.dir = "ltr";

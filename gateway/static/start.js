@@ -31,10 +31,7 @@ export function route(anew = false) {
 
 function notStarted(error) {
   leave();
-  if (error.status === 401) {
-    change({ phase: "login", trouble: null });
-    return;
-  }
+  if (error.status === 401) return;
   change({ phase: "boot", trouble: error });
   timer = setTimeout(start, error.retryAfter ? error.retryAfter * 1000 : AGAIN);
 }

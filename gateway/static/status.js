@@ -15,6 +15,7 @@ const FACTS = [
   (checks, health) => health.status === "fail" && { tone: "bad", text: "finn needs mending", detail: firstOutput(checks, "fail") },
   (checks) => bad(checks, "disk:free") && { tone: "warn", text: "The disk is nearly full", detail: output(checks, "disk:free") },
   (checks) => bad(checks, "store:lastError") && { tone: "warn", text: "Store unreachable, saved here", detail: output(checks, "store:lastError") },
+  (checks) => bad(checks, "sandbox:rung") && { tone: "warn", text: "Saved here; commands are off", detail: output(checks, "sandbox:rung") },
   (checks) => model(checks) === "builtin" && { tone: "plain", text: "No model: built-in replies",
     detail: "Saved on this machine. Set ANTHROPIC_API_KEY or OPENAI_API_KEY and start finn again to give it a model." },
   (checks) => bad(checks, "model:state") && { tone: "warn", text: "The model does not answer", detail: output(checks, "model:state") },
@@ -33,5 +34,5 @@ export const hasModel = (health) => model(health?.checks ?? {}) !== "builtin";
 const first = (checks, name) => checks[name]?.[0] ?? null;
 const bad = (checks, name) => ["warn", "fail"].includes(first(checks, name)?.status);
 const output = (checks, name) => first(checks, name)?.output ?? "";
-const model = (checks) => (String(first(checks, "model:state")?.observedValue ?? "").startsWith("builtin") ? "builtin" : "");
+const model = (checks) => (/(^|:)builtin$/.test(first(checks, "model:state")?.observedValue ?? "") ? "builtin" : "");
 const firstOutput = (checks, status) => Object.values(checks).flat().find((check) => check.status === status)?.output ?? "";

@@ -176,7 +176,8 @@ function itemsOf(message) {
   const calls = (message.content ?? []).filter((block) => block.type === "toolCall");
   const said = { kind: "assistant", key: id, seq, text, thinking: thinkingOf(message.content), thinkingMs: null,
     usage: message.usage ?? null, model: message.model ?? null, stopReason: message.stop_reason ?? null, at };
-  return [said, ...calls.map((call) => ({ ...runningCall({ ...call, call: call.id, args: call.arguments }, seq, null), calledAt: at }))];
+  const calledAt = calls.length === 1 ? at : null; // of parallel calls the record times do not tell how long each took
+  return [said, ...calls.map((call) => ({ ...runningCall({ ...call, call: call.id, args: call.arguments }, seq, null), calledAt }))];
 }
 
 function toolResult(message, at) {

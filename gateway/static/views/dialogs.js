@@ -50,7 +50,7 @@ function matching() {
   const words = wanted.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = (text) => words.every((word) => text.toLowerCase().includes(word));
   const commands = COMMANDS.filter((command) => command.when()).map((command) => ({ ...command, icon: ICONS.chevron }));
-  const chats = page.sessions.map(({ id, title }) => ({ words: title || UNTITLED, keys: [], icon: ICONS.thought, run: () => { location.hash = `#/s/${id}`; } }));
+  const chats = page.sessions.map(({ id, title }) => ({ words: title || UNTITLED, keys: [], icon: ICONS.chat, run: () => { location.hash = `#/s/${id}`; } }));
   const entries = words.length ? [...chats, ...commands] : [...commands.slice(0, 4), ...chats, ...commands.slice(4)];
   return entries.filter((entry) => fits(entry.words)).slice(0, SHOWN);
 }

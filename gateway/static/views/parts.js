@@ -2,6 +2,9 @@
 
 import { html, nothing } from "../vendor.js";
 
+/** A sentence in which `backticks` mark what is to be typed. */
+export const sentence = (text) => text.split("`").map((part, index) => (index % 2 ? html`<code>${part}</code>` : part));
+
 /** The mark: two strokes, a fin. */
 export const mark = () => html`
   <svg class="mark" viewBox="0 0 32 32" aria-hidden="true"><path d="M5 24C13 23 17 15 18 6c5 6 8 12 9 18"/><path d="M4 28h24"/></svg>`;

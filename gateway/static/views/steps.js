@@ -3,7 +3,7 @@
 import { argsOf, count, duration, exitStatus, plainTerminal, stepsWords, toolWords } from "../words.js";
 import { codeBlock } from "../markdown.js";
 import { page, toggle } from "../page.js";
-import { html, nothing, repeat } from "../vendor.js";
+import { guard, html, nothing, repeat } from "../vendor.js";
 import { ICONS } from "../icons.js";
 import { movingLine } from "./parts.js";
 
@@ -32,7 +32,8 @@ export function stepsView(steps, open) {
     </div>`;
 }
 
-const stepView = (step, open) => (step.kind === "tool" ? toolView(step, open) : thoughtView(step));
+const stepView = (step, open) => guard([step, open, page.opened.has(step.key)], () => (
+  step.kind === "tool" ? toolView(step, open) : thoughtView(step)));
 const isRunning = (step, open) => open && (step.kind === "tool" ? step.result === null : step.live);
 
 // ── a call ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -116,14 +117,14 @@ const SIGNS = { "-": "gone", "+": "come" };
 const asked = (edits) => edits.flatMap(({ oldText = "", newText = "" }) => (
   [...oldText.split("\n").map((line) => `-${line}`), ...newText.split("\n").map((line) => `+${line}`)]));
 
-const languageOf = (path) => LANGUAGES[/\.(\w+)$/.exec(path ?? "")?.[1]] ?? "text";
+const languageOf = (path) => LANGUAGES[/\.(\w+)$/.exec(path ?? "")?.[1]];
 const LANGUAGES = { py: "python", js: "javascript", mjs: "javascript", ts: "typescript", json: "json", jsonl: "json", md: "markdown",
   sh: "bash", css: "css", html: "xml", xml: "xml", svg: "xml", sql: "sql", yml: "yaml", yaml: "yaml", toml: "ini", ini: "ini", go: "go",
   rs: "rust", diff: "diff", patch: "diff" };
 
 // ── a thought ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-export function thoughtView(thought) {
+function thoughtView(thought) {
   const unfolded = page.opened.has(thought.key);
   const words = thought.live ? "Thinking" : thought.ms >= 500 ? `Thought for ${duration(thought.ms)}` : "Thought";
   return html`

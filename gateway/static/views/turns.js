@@ -8,7 +8,7 @@ import { guard, html, nothing, repeat } from "../vendor.js";
 import { count, moment, usageWords } from "../words.js";
 import { ICONS } from "../icons.js";
 import { putIntoComposer } from "./composer.js";
-import { iconButton, movingLine } from "./parts.js";
+import { iconButton, movingLine, sentence } from "./parts.js";
 import { stepsView } from "./steps.js";
 
 const LONG = 1_500; // characters of a prompt, and lines, beyond which it is folded
@@ -146,8 +146,8 @@ function endView(turn, last) {
       ${ICONS[icon]}
       <div class="end-words">
         <p class="end-title">${title}</p>
-        ${error && reason !== "interrupted" ? html`<p dir="auto">${error.message}</p>` : nothing}
-        ${error?.hint ? html`<p class="end-hint" dir="auto">${error.hint}</p>` : nothing}
+        ${error && reason !== "interrupted" ? html`<p dir="auto">${sentence(error.message)}</p>` : nothing}
+        ${error?.hint ? html`<p class="end-hint" dir="auto">${sentence(error.hint)}</p>` : nothing}
       </div>
       ${again ? html`<button type="button" class="button small" data-testid="retry" @click=${() => say(again).catch(tell)}>
         ${ICONS.again}<span>${next.words}</span></button>` : nothing}

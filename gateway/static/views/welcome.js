@@ -8,7 +8,7 @@ import { ICONS } from "../icons.js";
 import { mark } from "./parts.js";
 
 const THINGS = [
-  ["How are you?", "what it knows of its own health", "spark"],
+  ["How are you?", "what it is and how it runs", "spark"],
   ["List files", "what is in its workspace", "file"],
   ["Remember that my favourite tea is oolong", "it still knows after a restart", "bookmark"],
 ];
@@ -25,13 +25,20 @@ export function welcomeView() {
       <ul class="things">${THINGS.map(thing)}</ul>
       ${page.health && !hasModel(page.health) ? noModel() : nothing}
       <p class="kept">What you say is written to a log on the machine I run on before I answer, in <code>~/.finn</code> unless it was
-        started with another folder. ${page.health && !hasModel(page.health) ? "It goes nowhere else." : "The model I run on sees the chat; nobody else does."}</p>
+        started with another folder. ${whoElse(page.health)}</p>
     </section>`;
 }
 
 function thing([words, why, icon]) {
   return html`<li><button type="button" class="thing" @click=${() => say(words).catch((error) => toast(error.message))}>
     ${ICONS[icon]}<span class="thing-words">${words}</span><span class="thing-why">${why}</span></button></li>`;
+}
+
+function whoElse(health) {
+  if (!health) return "";
+  if (hasModel(health)) return "The model that answers sees the chat.";
+  const copied = Object.keys(health.checks ?? {}).some((name) => /^(store|git):/.test(name));
+  return copied ? "" : "It goes nowhere else.";
 }
 
 function noModel() {
