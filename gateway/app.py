@@ -24,6 +24,7 @@ from agent import models, sandbox
 from agent.identity import IdentityFiles
 from agent.loop import Agent
 from agent.mirror import Mirror
+from agent.model import Model
 from agent.session import SESSIONS
 from agent.tool import Site
 from agent.tools import TOOLS
@@ -63,11 +64,12 @@ log = logging.getLogger("finn.app")
 class Finn:
     """One agent behind one port."""
 
-    def __init__(self, settings: Settings, auth: Auth, clock: Clock, entropy: Entropy, port: int) -> None:
+    def __init__(self, settings: Settings, model: Model, auth: Auth, clock: Clock, entropy: Entropy, port: int) -> None:
         self.state: State = "starting"
         self.failure: BaseException | None = None
         self.redactor = Redactor({**settings.secrets, "FINN_TOKEN": auth.token.reveal()})
         self._settings = settings
+        self._model = model
         self._auth = auth
         self._clock = clock
         self._entropy = entropy
@@ -151,7 +153,6 @@ class Finn:
         notes = Files(journal, disk, self.redactor, "grimoires", grimoires)
         await notes.fill(await asyncio.to_thread(template))
         fence = await asyncio.to_thread(sandbox.probe, settings.sandbox, settings.sandbox_network == "on", workspace)
-        model = models.choose(_chosen(settings), self._clock)
         identity = IdentityFiles(grimoires)
         await asyncio.to_thread(identity.look)
 
@@ -159,14 +160,14 @@ class Finn:
             await notes.look(AGENT)
 
         site = Site(workspace, grimoires, fence, self._clock)
-        agent = Agent(model, TOOLS, site, self._clock, self._entropy, changed)
+        agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
         return Rooms(
             journal=journal,
             turns=Turns(journal, agent, identity, ids),
             identity=identity,
             grimoires=notes,
             mirror=Mirror(journal, disk, mirrors, journal.paths.quarantine, workspace),
-            model=model,
+            model=self._model,
             sandbox=fence,
             ids=ids,
             workspace=workspace,
@@ -257,16 +258,6 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
 def _make(*folders: Path) -> None:
     for folder in folders:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _chosen(settings: Settings) -> models.Chosen:
-    anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    return models.Chosen(
-        model=settings.model,
-        base_url=settings.model_base_url,
-        anthropic_key=anthropic.reveal() if anthropic else None,
-        openai_key=openai.reveal() if openai else None,
-    )
 
 
 def _first(error: BaseException) -> BaseException:

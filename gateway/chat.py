@@ -102,8 +102,8 @@ class Chat:
             receiving.cancel()
 
     async def leave(self, code: int, reason: str, retry_ms: int | None = None) -> None:
-        """Ends the socket; one that takes nothing any more is not waited for."""
-        with suppress(TimeoutError):
+        """Ends the socket; one that takes nothing any more, or is gone, is not waited for."""
+        with suppress(TimeoutError, WebSocketDisconnect):
             async with asyncio.timeout(LEAVE_S):
                 if retry_ms is not None:
                     await self._send({"type": "draining", "retry_ms": retry_ms})
@@ -127,7 +127,7 @@ class Chat:
                     await self._socket.send_text(json.dumps(one, ensure_ascii=False, separators=(",", ":")))
 
     async def _close(self, code: int, reason: str) -> None:
-        if self._ending is None:
+        if self._socket.application_state is WebSocketState.CONNECTED and self._ending is None:
             self._ending = (code, reason)
             await self._socket.close(code, reason)
 

@@ -1,6 +1,6 @@
 """`finn serve`: from settings to a process that ends with the right exit code.
 
-    bind ─▶ auth ─▶ serve (starting ─▶ ready: run.json, the login link) ─▶ signal ─▶ drain ─▶ 0
+    model ─▶ bind ─▶ auth ─▶ serve (starting ─▶ ready: run.json, the login link) ─▶ signal ─▶ drain ─▶ 0
 
 1 where the start or the run failed, with the reason on stderr; never 0 after a crash.
 """
@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from agent import models
 from gateway.app import Finn
 from gateway.auth import Auth, hide_memory
 from gateway.logs import logging_to
@@ -26,17 +27,19 @@ RUN = "run.json"
 def serve(settings: Settings) -> int:
     """Runs finn until it is told to stop; the exit code. Raises FinnError for what keeps it from starting."""
     os.umask(0o077)
+    clock = SystemClock()
+    model = models.choose(_chosen(settings), clock)
     listener = bind(settings.host, settings.port)
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise refused(error, settings.data_dir) from error
-    clock, port = SystemClock(), listener.getsockname()[1]
+    port = listener.getsockname()[1]
     auth = Auth.open(settings.data_dir / "auth", clock=clock, entropy=system_entropy, token=settings.token)
     scrub()
     if sys.platform == "linux":
         hide_memory()
-    finn = Finn(settings, auth, clock, system_entropy, port)
+    finn = Finn(settings, model, auth, clock, system_entropy, port)
     url = settings.entrance(port).url
     run = settings.data_dir / RUN
 
@@ -71,3 +74,13 @@ def serve(settings: Settings) -> int:
 def run_path(data_dir: Path) -> Path:
     """Where the running gateway says who and where it is."""
     return data_dir / RUN
+
+
+def _chosen(settings: Settings) -> models.Chosen:
+    anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
+    return models.Chosen(
+        model=settings.model,
+        base_url=settings.model_base_url,
+        anthropic_key=anthropic.reveal() if anthropic else None,
+        openai_key=openai.reveal() if openai else None,
+    )

@@ -19,6 +19,7 @@ from persistence.errors import StorageError, StorageFailed, StorageFull
 
 CHUNK_BYTES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  #: no room: the bytes were not taken, everything else is as it was
+NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 TEMPORARY = ".finn-"  #: how the name of an unfinished file begins; a start may remove what a crash left behind
 
 _temporaries = itertools.count()
@@ -154,10 +155,13 @@ def replace(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
 
 
 def refused(error: OSError, path: Path) -> StorageError:
-    """The error for the layers above: full, or failed."""
+    """The error for the layers above: full, not ours to write, or failed."""
     if error.errno in FULL:
         return StorageFull(f"no space left for {path}", hint="make room on the disk; nothing was changed")
     reason = error.strerror or str(error)
+    if error.errno in NOT_OURS:
+        what = f"{path} cannot be used: {reason}"
+        return StorageFailed(what, hint="let this user write there, or choose another FINN_DATA_DIR")
     return StorageFailed(f"the disk failed at {path}: {reason}", hint="look at the kernel's log and the disk's health")
 
 
