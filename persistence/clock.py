@@ -16,7 +16,7 @@ from typing import Protocol
 
 Entropy = Callable[[int], bytes]  #: gives so many random bytes
 
-_FOLLOWERS = dict(itertools.pairwise("0123456789ABCDEFGHJKMNPQRSTVWXYZ"))  # Crockford's digits
+_LAST_TWO = ["".join(two) for two in itertools.product("0123456789ABCDEFGHJKMNPQRSTVWXYZ", repeat=2)]
 
 
 class Clock(Protocol):
@@ -83,7 +83,6 @@ class Ids:
         self._clock = clock
         self._entropy = entropy
         self._last = 0
-        self._text = ""
         self._lock = threading.Lock()
 
     def new(self) -> str:
@@ -95,20 +94,18 @@ class Ids:
         with self._lock:
             now = int(self._clock.now() * 1000)
             ahead = now > self._last >> 80
-            first = self._draw(now << 80 | int.from_bytes(self._entropy(10), "big")) if ahead else self._follow()
-            return [first, *(self._follow() for _ in range(count - 1))]
+            first = now << 80 | int.from_bytes(self._entropy(10), "big") if ahead else self._last + 1
+            self._last = first + count - 1
+        return _texts(first, count)
 
-    def _follow(self) -> str:
-        """The last one and one: only its last digit changes, which costs a tenth of encoding all 26."""
-        follower = _FOLLOWERS.get(self._text[-1])
-        if follower is None:
-            return self._draw(self._last + 1)
-        self._last += 1
-        self._text = self._text[:-1] + follower
-        return self._text
 
-    def _draw(self, value: int) -> str:
-        from ulid import ULID  # imported on first use: it costs 50 ms that a start to the first answer need not pay
+def _texts(first: int, count: int) -> list[str]:
+    """Consecutive ULIDs. Most differ in the last two digits only: a table of those is twenty times as fast."""
+    from ulid import ULID  # imported on first use: it costs 50 ms that a start to the first answer need not pay
 
-        self._last, self._text = value, str(ULID.from_int(value))
-        return self._text
+    texts: list[str] = []
+    while len(texts) < count:
+        head = str(ULID.from_int(first + len(texts)))[:-2]
+        start = (first + len(texts)) % len(_LAST_TWO)
+        texts += [head + two for two in _LAST_TWO[start : start + count - len(texts)]]
+    return texts
