@@ -221,6 +221,10 @@ class Protocol(HttpToolsProtocol):
         self._begun = False
         if not self._is_idle():
             self._crowd.wake(self)
+        else:  # answered before its body was here, which has stopped what uvicorn counts from the answer on
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
