@@ -305,14 +305,18 @@ def has_openat2() -> bool:
 def _openat2(folder: int, names: tuple[str, ...], flags: int, follow: bool) -> int:
     how = _How(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS))
     path = os.fsencode("/".join(names))
-    call = ctypes.CDLL(None, use_errno=True).syscall
     for _ in range(RACES):
-        descriptor: int = call(OPENAT2, folder, path, ctypes.byref(how), ctypes.sizeof(how))
+        descriptor: int = _libc().syscall(OPENAT2, folder, path, ctypes.byref(how), ctypes.sizeof(how))
         if descriptor >= 0:
             return descriptor
         if ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR):
             break
     raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _walk(folder: int, names: tuple[str, ...], flags: int, follow: bool) -> int:

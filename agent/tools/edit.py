@@ -129,8 +129,8 @@ def _pattern(old: str) -> str:
     lines = [line.rstrip(" \t") for line in (first, *others)]
     pattern = _alike(lines[0])
     for number, line in enumerate(lines[1:]):
-        pattern += ("" if number == 0 and not lines[0] else r"[ \t]*+") + r"\r?\n" + _alike(line)
-    return pattern + (r"[ \t]*+" if old.endswith((" ", "\t")) else "")
+        pattern += ("" if number == 0 and not lines[0] else r"[ \t]*") + r"\r?\n" + _alike(line)
+    return pattern + (r"[ \t]*" if old.endswith((" ", "\t")) else "")
 
 
 def _alike(line: str) -> str:

@@ -21,7 +21,8 @@ from persistence.events import Value
 RESULTS = 1000
 VISITS = 100_000  #: entries looked at in one call
 LINE_CHARS = 500
-SEARCHED_BYTES = 8 * 2**20  #: of one file; a larger one is named as left out
+SEARCHED_BYTES = 8 * 2**20  #: of one file; a larger one is counted as left out
+SEARCHED_IN_ALL = 512 * 2**20  #: bytes in one call
 SKIPPED = frozenset({".git", "node_modules", ".venv", "__pycache__"})
 
 
@@ -51,8 +52,9 @@ class Search:
         self.notes: list[str] = []
         self._args = args
         self._place = place
-        self._pattern = tuple(args.pattern.strip("/").split("/"))
+        self._pattern = tuple(name for name in args.pattern.split("/") if name not in ("", ".")) or ("**",)
         self._left_out = self._closed = 0  #: files and folders
+        self._searched = 0  #: bytes
 
     def lines(self) -> list[str]:
         found: list[str] = []
@@ -62,9 +64,8 @@ class Search:
                 break
             found.append(line)
         if self._left_out:
-            self.notes.append(
-                f"{self._left_out} files not searched: larger than {size(SEARCHED_BYTES)} or not readable"
-            )
+            limits = f"larger than {size(SEARCHED_BYTES)}, not readable, or beyond {size(SEARCHED_IN_ALL)} in all"
+            self.notes.append(f"{self._left_out} files not searched: {limits}")
         if self._closed:
             self.notes.append(f"{self._closed} folders left out: not readable, or too deep")
         return found
@@ -90,8 +91,10 @@ class Search:
                 if visits > VISITS:
                     self.notes.append(f"stopped after {VISITS} entries")
                     return
+                if entry.kind == "folder" and entry.name in SKIPPED:
+                    continue
                 yield folder.below(entry.name), entry
-                if entry.kind == "folder" and entry.name not in SKIPPED:
+                if entry.kind == "folder":
                     inner.append(folder.below(entry.name))
             waiting += reversed(inner)
 
@@ -106,10 +109,11 @@ class Search:
 
     def _holding(self, place: Place) -> Iterator[str]:
         try:
-            data = whole(place, SEARCHED_BYTES)
+            data = whole(place, min(SEARCHED_BYTES, SEARCHED_IN_ALL - self._searched))
         except PathError:
             self._left_out += 1
             return
+        self._searched += len(data)
         if b"\0" not in data:
             for number, line in matching(data, self._args.text.encode()):
                 yield f"{sound(str(place))}:{number}: {line.decode(errors='replace')[:LINE_CHARS].strip()}"
@@ -156,7 +160,7 @@ def matching(data: bytes, text: bytes) -> Iterator[tuple[int, bytes]]:
 
 def _nothing(args: Arguments, place: Place) -> str:
     holding = f" holding {args.text!r}" if args.text else ""
-    return f"Nothing found: no {args.pattern}{holding} in {place}."
+    return f"Nothing found: no {args.pattern}{holding} in {place if str(place) != '.' else 'the workspace'}."
 
 
 FIND = FileTool(

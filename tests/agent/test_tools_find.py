@@ -41,8 +41,10 @@ def here(tmp_path: Path) -> Site:
         ("[a-b].p?", "a.py\nsrc/b.py"),
         ("deep", "src/deep/"),
         ("/a.py", "a.py"),
-        ("*.rs", "Nothing found: no *.rs in .."),
-        ("(a+)+$", "Nothing found: no (a+)+$ in .."),
+        ("./src/*.py", "src/b.py"),
+        (".", "a.py\nsrc/\nsrc/b.py\nsrc/deep/\nsrc/deep/c.py\nsrc/deep/c.txt"),
+        ("*.rs", "Nothing found: no *.rs in the workspace."),
+        ("(a+)+$", "Nothing found: no (a+)+$ in the workspace."),
     ],
 )
 async def test_a_glob_finds_files_and_folders(here: Site, pattern: str, found: str) -> None:
@@ -67,7 +69,9 @@ async def test_a_text_gives_lines_with_their_numbers(here: Site) -> None:
         "src/b.py:2: and more\nsrc/deep/c.py:2: and more\nsrc/deep/c.txt:2: and more"
     )
     assert (await call(here, "find", pattern="*.py", text="this is a")).text == "a.py:1: this is a.py"
-    assert (await call(here, "find", pattern="*", text="(a+)+$")).text == "Nothing found: no * holding '(a+)+$' in .."
+    assert (await call(here, "find", pattern="*", text="(a+)+$")).text == (
+        "Nothing found: no * holding '(a+)+$' in the workspace."
+    )
 
 
 async def test_a_text_is_literal_and_its_case_counts(here: Site) -> None:
@@ -95,8 +99,15 @@ async def test_a_file_too_large_to_search_is_told(here: Site) -> None:
     result = await call(here, "find", pattern="*.py", text="this is a")
     assert result.text == (
         "a.py:1: this is a.py\n\n"
-        "[1 files not searched: larger than 8.0MB or not readable. Use a narrower pattern or path.]"
+        "[1 files not searched: larger than 8.0MB, not readable, or beyond 512.0MB in all."
+        " Use a narrower pattern or path.]"
     )
+
+
+async def test_what_is_searched_in_one_call_is_limited(here: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "SEARCHED_IN_ALL", 30)
+    result = await call(here, "find", pattern="*.py", text="this")
+    assert result.text.startswith("a.py:1: this is a.py\n\n[2 files not searched")
 
 
 async def test_a_thousand_results_are_the_most(here: Site) -> None:
