@@ -6,6 +6,7 @@ Written once, atomically, and durable before a record may name them. A name says
 proves itself.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -26,11 +27,11 @@ class Blobs:
         self._dir = directory
 
     def put(self, data: bytes) -> str:
-        """The name under which the bytes are kept, durably. Costs no write if they are there. Raises StorageError."""
+        """The name under which the bytes are kept, durably. No write where they are, whole. Raises StorageError."""
         sha = sha256(data).hexdigest()
         path = self._path(sha)
         try:
-            if self._size(path) == len(data):
+            if self._size(path) == len(data) and read(self._disk, path) == data:
                 self._disk.sync_folder(path.parent)  # a crash may have come between the rename and this
                 return sha
             self._disk.mkdir(path.parent)
@@ -52,6 +53,25 @@ class Blobs:
         if sha256(data).hexdigest() != sha:
             raise Damaged(f"{path} does not hold what its name says", hint="run finn verify")
         return data
+
+    def set_aside(self, sha: str, quarantine: Path, name: str, reason: str) -> None:
+        """Moves a file that does not hold what its name says to `quarantine`, with a note; nothing where there is none.
+
+        Raises StorageError.
+        """
+        path = self._path(sha)
+        kept = quarantine / f"{name}-{sha[:12]}"
+        note = {"from": str(path), "sha256": sha, "why": reason}
+        try:
+            if self._size(path) is None:
+                return
+            self._disk.mkdir(quarantine)
+            replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
+            self._disk.rename(path, kept)
+            self._disk.sync_folder(quarantine)
+            self._disk.sync_folder(path.parent)
+        except OSError as error:
+            raise refused(error, path) from error
 
     def has(self, sha: str) -> bool:
         """Whether there is such a file; what is in it only `get` proves."""

@@ -1,16 +1,23 @@
 """Where the bodies of a stream are read from: its sealed chunks, then its tail in the log.
 
-The tail's index (seq, segment, offset) is derived: it is built while the log is replayed and never stored.
+    chunk ── missing or damaged ──▶ made again from the log ── it has not all of it ──▶ what it has, and the loss told
+
+The tail's index (seq, segment, offset) is derived: it is built while the log is replayed and never stored. What cannot
+be read is left out and told in `lost`; everything around it is served.
 """
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 from persistence.blobs import Blobs
-from persistence.chunks import Chunks, Line
+from persistence.chunks import ChunkRef, Chunks, Line, sealable, seq_of
 from persistence.codec import decode
-from persistence.events import ChunkSealed, Record
+from persistence.errors import Damaged, NotFound
+from persistence.events import ChunkSealed, MessageCheckpointed, Record
 from persistence.streams import Stream
 from persistence.wal import Wal
 
@@ -58,36 +65,79 @@ class Tails:
 class Bodies:
     """Reads records of a stream, wherever they are. Its methods wait for the disk: call them off the event loop."""
 
-    def __init__(self, wal: Wal, chunks: Chunks, blobs: Blobs) -> None:
+    def __init__(self, wal: Wal, chunks: Chunks, blobs: Blobs, quarantine: Path) -> None:
+        self.lost: dict[str, None] = {}  #: sentences, in the order in which the losses were met
         self._wal = wal
         self._chunks = chunks
         self._blobs = blobs
+        self._quarantine = quarantine
+        self._rests: dict[str, list[bytes]] = {}  # what is left of a lost chunk, by its hash
 
-    def read(self, stream: Stream, tail: list[Place], after: int, before: int, limit: int, last: bool) -> list[Record]:
+    def read(
+        self, name: str, stream: Stream, tail: list[Place], after: int, before: int, limit: int, last: bool
+    ) -> list[Record]:
         """At most `limit` records with after < seq < before, in order: the first of them, or the last.
 
-        `tail` is the part of the stream's tail in that range. Raises Damaged or NotFound.
+        `tail` is the part of the stream's tail in that range. Fewer than `limit` means that there are no more. Raises
+        StorageError where the disk cannot be read.
         """
         refs = [ref for ref in stream.chunks if ref.last > after and ref.first < before]
-        lines: list[bytes | Place] = []
-        if last:
-            lines.extend(tail[-limit:])
-            for ref in reversed(refs):
-                if len(lines) >= limit:
-                    break
-                lines[:0] = self._chunks.read(ref, after, before)[-(limit - len(lines)) :]
-        else:
-            for ref in refs:
-                if len(lines) >= limit:
-                    break
-                lines.extend(self._chunks.read(ref, after, before)[: limit - len(lines)])
-            lines.extend(tail[: limit - len(lines)])
-        return [decode(self._line(line), "", self._blobs) for line in lines]
+        lines = list(islice(self._lines(name, [*refs, *tail], after, before, backwards=last), limit))
+        return [self._record(line) for line in (reversed(lines) if last else lines)]
 
     def tail(self, places: list[Place]) -> list[Line]:
         """The lines of a tail, with what sealing needs to know."""
-        records = [decode(self._line(place), "", self._blobs) for place in places]
-        return [Line(one.seq, one.event.kind, getattr(one.event, "turn", None), one.line) for one in records]
+        return [_line(self._record(line)) for place in places for line in self._placed(place)]
 
-    def _line(self, line: bytes | Place) -> bytes:
-        return self._wal.read(line.segment, line.offset, line.length) if isinstance(line, Place) else line
+    def _lines(
+        self, name: str, where: list[ChunkRef | Place], after: int, before: int, backwards: bool
+    ) -> Iterator[bytes]:
+        for spot in reversed(where) if backwards else where:
+            found = self._placed(spot) if isinstance(spot, Place) else self._sealed(name, spot, after, before)
+            yield from reversed(found) if backwards else found
+
+    def _placed(self, place: Place) -> list[bytes]:
+        try:
+            return [self._wal.read(place.segment, place.offset, place.length)]
+        except (Damaged, NotFound) as error:
+            self._lose(f"record {place.seq}: {error}")
+            return []
+
+    def _sealed(self, name: str, ref: ChunkRef, after: int, before: int) -> list[bytes]:
+        if ref.sha256 not in self._rests:
+            try:
+                return self._chunks.read(ref, after, before)
+            except (Damaged, NotFound) as error:
+                if self._made_again(name, ref, str(error)):
+                    return self._chunks.read(ref, after, before)
+        return [line for line in self._rests[ref.sha256] if after < seq_of(line) < before]
+
+    def _made_again(self, name: str, ref: ChunkRef, reason: str) -> bool:
+        """Whether the log still had every line of the chunk. If not, the rest is kept in memory and the loss told."""
+        lines = list(self._logged(name, ref))
+        if self._chunks.remake(ref, [one.line for one in sealable(lines)]):
+            return True
+        rest = [one.line for one in lines if one.type != MessageCheckpointed.kind]
+        self._rests[ref.sha256] = rest
+        self._chunks.set_aside(ref, self._quarantine, reason)
+        self._lose(f"{ref.count - len(rest)} of {ref.count} records {ref.first}-{ref.last} of {name}: {reason}")
+        return False
+
+    def _logged(self, name: str, ref: ChunkRef) -> Iterator[Line]:
+        """What the log still has of the tail that the chunk was sealed from."""
+        own = b'"stream":"%b"' % name.encode()
+        for line in self._wal.between(ref.first, ref.last):
+            if own in line:  # a look that costs nothing; the record then says it itself
+                record = self._record(line)
+                if record.stream == name and not isinstance(record.event, ChunkSealed):
+                    yield _line(record)
+
+    def _record(self, line: bytes) -> Record:
+        return decode(line, "", self._blobs, self._lose)
+
+    def _lose(self, sentence: str) -> None:
+        self.lost[sentence] = None
+
+
+def _line(record: Record) -> Line:
+    return Line(record.seq, record.event.kind, getattr(record.event, "turn", None), record.line)

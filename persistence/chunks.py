@@ -11,6 +11,8 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
 from persistence.blobs import Blobs
 
@@ -53,6 +55,10 @@ def sealable(lines: Sequence[Line]) -> tuple[Line, ...]:
     return tuple(kept if open_at is None else kept[:open_at])
 
 
+def _text(lines: Iterable[bytes]) -> bytes:
+    return b"".join(line + b"\n" for line in lines)
+
+
 def seq_of(line: bytes) -> int:
     """The seq of a record's line, which begins `{"seq":N,`."""
     return int(line[7 : line.index(b",", 7)])
@@ -68,10 +74,21 @@ class Chunks:
 
     def write(self, lines: Iterable[bytes]) -> tuple[str, int]:
         """Writes a chunk durably and reads it back. Returns its hash and its size in bytes."""
-        data = b"".join(line + b"\n" for line in lines)
+        data = _text(lines)
         sha = self._blobs.put(data)
         self._blobs.get(sha)
         return sha, len(data)
+
+    def remake(self, ref: ChunkRef, lines: Sequence[bytes]) -> bool:
+        """Writes a chunk again where it is missing or damaged; whether these are its lines. Raises StorageError."""
+        same = sha256(_text(lines)).hexdigest() == ref.sha256
+        if same:
+            self.write(lines)
+        return same
+
+    def set_aside(self, ref: ChunkRef, quarantine: Path, reason: str) -> None:
+        """Moves the file of a chunk that nothing can mend out of the way, with a note why. Raises StorageError."""
+        self._blobs.set_aside(ref.sha256, quarantine, f"chunk-{ref.first}-{ref.last}", reason)
 
     def read(self, ref: ChunkRef, after: int, before: int) -> list[bytes]:
         """The lines of the chunk with after < seq < before, in order."""

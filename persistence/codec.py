@@ -4,22 +4,25 @@
      "stream":"01J…","by":{…},"type":"user_message","v":1,"data":{…},        written here: the record's rest
      "blobs":{"/text":"<sha256>"}}                                           only where a long string lives in a blob
 
-A string over 256 KiB leaves `data` for a blob; `blobs` says where it belongs, as a JSON pointer.
+A string over 256 KiB leaves `data` for a blob; `blobs` says where it belongs, as a JSON pointer. Where such a blob
+cannot be read, the record is served with a sentence in the string's place.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
-from pydantic_core import from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from persistence.blobs import Blobs
-from persistence.errors import TooLarge
+from persistence.errors import Damaged, NotFound, TooLarge
 from persistence.events import By, Event, Json, Record
 from persistence.redact import Redactor
 from persistence.upcast import lift
 
 BLOB_BYTES = 256 * 1024  #: a longer string leaves the record for a blob
 RECORD_BYTES = 8 * 1024 * 1024  #: the most that one record may hold
+
+Lost = Callable[[str], None]  #: is told, in a sentence, what cannot be read any more
 
 
 @lru_cache(maxsize=256)
@@ -33,10 +36,16 @@ def rest(event: Event, stream: str | None, by: By) -> bytes:
 
 
 def clean(event: Event, stream: str | None, by: By, redactor: Redactor) -> tuple[Event, bytes]:
-    """The event without secrets, and its rest."""
-    dirty = rest(event, stream, by)
-    data = redactor.bytes(dirty)
-    return (event, data) if data is dirty else (_event(from_json(b"{" + data)), data)
+    """The event as it may be recorded, without secrets and half characters, and its rest."""
+    try:
+        data = rest(event, stream, by)
+    except PydanticSerializationError:
+        return clean(_changed(event, _whole_characters), stream, by, redactor)
+    if redactor.bytes(data) is data:
+        return event, data
+    # Replaced string by string: in the JSON itself a secret may begin or end in the middle of an escape.
+    event = _changed(event, redactor.text)
+    return event, rest(event, stream, by)
 
 
 def offload(data: bytes, blobs: Blobs) -> bytes:
@@ -54,11 +63,11 @@ def offload(data: bytes, blobs: Blobs) -> bytes:
     return data
 
 
-def decode(line: bytes, checksum: str, blobs: Blobs) -> Record:
-    """The record in a verified line. Raises Damaged or NotFound where a blob it names cannot be read."""
+def decode(line: bytes, checksum: str, blobs: Blobs, lost: Lost) -> Record:
+    """The record in a verified line. `lost` is told of a blob that cannot be read."""
     body = from_json(line)
     for pointer, sha in body.get("blobs", {}).items():
-        _set(body["data"], pointer, blobs.get(sha).decode())
+        _set(body["data"], pointer, _long_string(body["seq"], sha, blobs, lost))
     return Record(
         body["seq"],
         body["id"],
@@ -77,6 +86,34 @@ def decode(line: bytes, checksum: str, blobs: Blobs) -> Record:
 
 def _event(body: dict[str, Json]) -> Event:
     return lift(body["type"], body["v"], body["data"])
+
+
+def _changed(event: Event, change: Callable[[str], str]) -> Event:
+    """The event with every string of it changed."""
+    return type(event).model_validate(_mapped(event.model_dump(), change))
+
+
+def _mapped(data: Json, change: Callable[[str], str]) -> Json:
+    if isinstance(data, str):
+        return change(data)
+    if isinstance(data, dict):
+        return {_mapped(key, change): _mapped(value, change) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_mapped(value, change) for value in data]
+    return data
+
+
+def _whole_characters(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _long_string(seq: int, sha: str, blobs: Blobs, lost: Lost) -> str:
+    try:
+        return blobs.get(sha).decode()
+    except (NotFound, Damaged) as error:
+        lost(f"a text of record {seq}: {error}")
+        return f"[finn cannot read this text any more: it was in the blob {sha}, which is missing or damaged]"
 
 
 @lru_cache(maxsize=256)

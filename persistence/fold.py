@@ -95,9 +95,14 @@ class Folded:
         return {fold.name: {"v": fold.version, "state": self._dump(fold)} for fold in self.folds}
 
     def load(self, sections: Mapping[str, Json]) -> None:
-        """Takes the states that `dump` gave. Raises KeyError, or ValueError for another version or shape."""
+        """Takes the states that `dump` gave. Raises KeyError, or ValueError for another version or shape.
+
+        A section with a `seq` was carried on by programs without that fold, and has not seen what came after that seq.
+        """
         for fold in self.folds:
             state, version = sections[fold.name]["state"], sections[fold.name]["v"]
+            if "seq" in sections[fold.name]:
+                raise ValueError(f"fold {fold.name} was last folded at seq {sections[fold.name]['seq']}")
             if version != fold.version:
                 raise ValueError(f"fold {fold.name} has version {fold.version}, the snapshot {version}")
             if fold.per_stream:

@@ -8,7 +8,8 @@ read back with `read`, from sealed chunks and from the log's tail alike.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from persistence.blobs import Blobs
 from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
 from persistence.codec import BLOB_BYTES, clean, offload
-from persistence.errors import StorageError
+from persistence.errors import FinnError, StorageError
 from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Fold, Folded
 from persistence.lock import Lock
@@ -36,6 +37,8 @@ SEAL_SEGMENTS = 2  #: a tail that begins further back than this is sealed, so th
 
 Listener = Callable[[Record], None]
 
+log = logging.getLogger("finn.journal")
+
 
 class Journal:
     """The log and the state that follows from it. Made by `open`; used on one event loop."""
@@ -49,7 +52,11 @@ class Journal:
         paths = Paths(root)
         lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means)
         journal = cls(paths, means, lock, replayed)
-        await journal._tell(replayed)
+        try:
+            await journal._tell(replayed)
+        except BaseException:
+            await journal.close()
+            raise
         return journal
 
     def __init__(self, paths: Paths, means: Means, lock: Lock, replayed: Replayed) -> None:
@@ -58,6 +65,7 @@ class Journal:
         self.epoch = replayed.epoch
         self.blobs = Blobs(means.disk, paths.blobs)
         self.held = replayed.held
+        self.trouble = ""  #: why the last sealing or snapshot failed; it is tried again
         self._means = means
         self._lock = lock
         self._folded = replayed.folded
@@ -81,7 +89,7 @@ class Journal:
             deliver=self._deliver,
         )
         self._chunks = Chunks(Blobs(means.disk, paths.chunks))
-        self._bodies = Bodies(self._wal, self._chunks, self.blobs)
+        self._bodies = Bodies(self._wal, self._chunks, self.blobs, paths.quarantine)
 
     # ------------------------------------------------------------ what is
 
@@ -102,10 +110,10 @@ class Journal:
 
     @property
     def loss(self) -> str:
-        """What this start could not use, as a sentence; empty where nothing was lost."""
+        """What this start and the reads since then could not use, as a sentence; empty where nothing was lost."""
         gaps = [f"{gap.first}-{gap.last}" for gap in self.replayed.repaired.gaps]
         lost = f"records {', '.join(gaps)} could not be read and are in quarantine; run finn verify" if gaps else ""
-        return "; ".join([*([lost] if lost else []), *self.replayed.problems])
+        return "; ".join([*([lost] if lost else []), *self.replayed.problems, *self._bodies.lost])
 
     @property
     def bytes(self) -> int:
@@ -240,11 +248,12 @@ class Journal:
     ) -> tuple[Record, ...]:
         """Records of a stream with after < seq < before, in order: the first `limit` of them, or the last.
 
-        Their `checksum` is empty: what is read is verified by its chunk or by the log, not one by one.
+        Their `checksum` is empty: what is read is verified by its chunk or by the log, not one by one. What cannot be
+        read is left out and told by `loss`. Raises StorageError.
         """
         before = self.seq + 1 if before is None else min(before, self.seq + 1)
-        tail = self._tails.between(stream, after, before)
-        return tuple(await asyncio.to_thread(self._bodies.read, self._stream(stream), tail, after, before, limit, last))
+        state, tail = self._stream(stream), self._tails.between(stream, after, before)
+        return tuple(await asyncio.to_thread(self._bodies.read, stream, state, tail, after, before, limit, last))
 
     def _stream(self, stream: str) -> Stream:
         return self._folded.streams(STREAMS).get(stream, STREAMS.initial)
@@ -252,15 +261,27 @@ class Journal:
     # ------------------------------------------------------------ sealing and snapshots
 
     async def tend(self) -> None:
-        """Seals full tails and takes snapshots as they fall due, until it is cancelled."""
+        """Seals full tails and takes snapshots as they fall due, until it is cancelled. `trouble` says what failed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._remind())
             while True:
                 await self._due.wait()
                 self._due.clear()
-                await self._seal_due()
-                if self._snapshot_due():
-                    await self.snapshot()
+                await self._attempt(self._upkeep)
+
+    async def _upkeep(self) -> None:
+        await self._seal_due()
+        if self._snapshot_due():
+            await self.snapshot()
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Takes a step that the log can do without for a while: what it saves is in the log as well."""
+        try:
+            await step()
+            self.trouble = ""
+        except (FinnError, OSError) as error:
+            self.trouble = str(error)
+            log.error("the log is not sealed or has no new snapshot: %s", error)
 
     async def _remind(self) -> None:
         while True:
@@ -271,28 +292,29 @@ class Journal:
     async def _seal_due(self) -> None:
         bases = [segment.base for segment in self._wal.segments()]
         far = self._tails.older_than(bases[-SEAL_SEGMENTS - 1]) if len(bases) > SEAL_SEGMENTS else []
-        full, self._full = self._full, set()
-        for stream in (*full, *(one for one in far if one not in full)):
+        for stream in dict.fromkeys((*self._full, *far)):
             await self.seal(stream)
+            self._full.discard(stream)
 
     async def seal(self, stream: str) -> None:
         """Moves the finished part of a stream's tail into a chunk; nothing where there is none."""
-        places = self._tails.between(stream, 0, self.seq + 1)
+        state, places = self._stream(stream), self._tails.between(stream, 0, self.seq + 1)
         lines = await asyncio.to_thread(self._bodies.tail, places)
         kept = sealable(lines)
         if not kept:
             return
         sha, size = await asyncio.to_thread(self._chunks.write, [line.line for line in kept])
-        moved = [line for line in lines if line.seq <= kept[-1].seq]
+        rest = [line for line in lines if line.seq > kept[-1].seq]
         await self.commit(
             ChunkSealed(
-                first=moved[0].seq,
+                first=lines[0].seq,
                 last=kept[-1].seq,
                 count=len(kept),
                 bytes=size,
                 sha256=sha,
-                tail_count=len(moved),
-                tail_bytes=sum(len(line.line) for line in moved),
+                # All but the rest: records of the tail that were lost from the log go out of the count with the others.
+                tail_count=state.tail_count - len(rest),
+                tail_bytes=state.tail_bytes - sum(len(line.line) for line in rest),
             ),
             stream=stream,
         )
@@ -304,7 +326,7 @@ class Journal:
         )
 
     async def snapshot(self) -> None:
-        """Writes the present state. Raises StorageError or OSError where the disk refuses."""
+        """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         self._dirty_records = self._dirty_bytes = 0
         self._snapshot_at = self._means.clock.monotonic()
         head, epoch, held, frozen = self._head, self.epoch, self.held, self._folded.copy()
@@ -313,7 +335,11 @@ class Journal:
             taken = Snapshot(head.seq, head.checksum.hex(), epoch, self._sections(frozen), held)
             snapshot.write(self._means.disk, self.paths.snapshots, taken)
 
-        await asyncio.to_thread(write)
+        try:
+            await asyncio.to_thread(write)
+        except BaseException:
+            self._dirty_records += 1  # there is something to save still, but not again with every record
+            raise
 
     def _sections(self, folded: Folded) -> dict[str, Any]:
         return {**self.replayed.foreign, **folded.dump()}
@@ -339,7 +365,7 @@ class Journal:
         """Writes a last snapshot and watermark, ends the thread and lets go of the lock."""
         try:
             if self._dirty_records and self.error is None:
-                await self.snapshot()
+                await self._attempt(self.snapshot)
         finally:
             await asyncio.to_thread(self._wal.close)
             await asyncio.sleep(0)

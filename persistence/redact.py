@@ -17,8 +17,10 @@ def forms(value: str) -> Iterable[bytes]:
     """Every spelling of a secret that may stand in a text."""
     raw = value.encode()
     yield raw
-    yield json.dumps(value)[1:-1].encode()
-    yield json.dumps(json.dumps(value)[1:-1])[1:-1].encode()
+    for ascii_only in (True, False):
+        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield once.encode()
+        yield json.dumps(once, ensure_ascii=ascii_only)[1:-1].encode()
     yield quote(value, safe="").encode()
     for shift in range(3):
         # The characters at both ends also hold bits of the neighbours: only those in between belong to the secret.

@@ -13,7 +13,7 @@ from typing import Any
 from persistence.blobs import Blobs
 from persistence.bodies import Place, Tails
 from persistence.clock import Clock, Ids
-from persistence.codec import decode
+from persistence.codec import Lost, decode
 from persistence.disk import Disk
 from persistence.errors import Damaged
 from persistence.events import Unknown
@@ -95,15 +95,16 @@ def prepare(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> tuple[L
 def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
     """Repairs the log and folds it."""
     base, folded, problems = _base(paths.snapshots, folds)
+    lose = problems.append
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
     repaired = repair(means.disk, paths.wal, paths.quarantine, inspect(means.disk, paths.wal, first, known))
     blobs, tails, epoch = Blobs(means.disk, paths.blobs), Tails(), base.epoch
-    held = [one for one in base.held if not _understood(one, folded, blobs)]
+    held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
     for found in scan(means.disk, paths.wal, first):
         if not isinstance(found, Good):
             continue
-        record = decode(found.line, found.checksum, blobs)
+        record = decode(found.line, found.checksum, blobs, lose)
         tails.follow(record, Place(found.seq, found.segment, found.offset, found.length))
         if found.seq <= base.seq:
             continue
@@ -115,8 +116,8 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
         if state.chunks:
             tails.drop(stream, state.chunks[-1].last)
     names = {fold.name for fold in folded.folds}
-    foreign = {name: section for name, section in base.folds.items() if name not in names}
-    return Replayed(folded, tails, repaired.head, epoch, tuple(held), foreign, base.seq, problems, repaired)
+    foreign = {name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names}
+    return Replayed(folded, tails, repaired.head, epoch, tuple(held), foreign, base.seq, tuple(problems), repaired)
 
 
 def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int | None:
@@ -126,7 +127,7 @@ def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int
     return max((one for one in segments(disk, wal) if one <= floor), default=None)
 
 
-def _base(directory: Path, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Folded, tuple[str, ...]]:
+def _base(directory: Path, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Folded, list[str]]:
     """The newest snapshot whose state today's folds can take, that state, and what was wrong with newer ones."""
     problems: list[str] = []
     for path in listed(directory):
@@ -134,16 +135,16 @@ def _base(directory: Path, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Fold
         try:
             snapshot = decode_snapshot(path.read_bytes(), path.name)
             folded.load(snapshot.folds)
-        except (Damaged, KeyError, ValueError) as problem:
+        except (Damaged, KeyError, ValueError, OSError) as problem:
             problems.append(f"{path.name}: {problem}")
             continue
-        return snapshot, folded, tuple(problems)
-    return Snapshot(0, bytes(32).hex(), 1, {}), Folded((STREAMS, REIGNS, *folds)), tuple(problems)
+        return snapshot, folded, problems
+    return Snapshot(0, bytes(32).hex(), 1, {}), Folded((STREAMS, REIGNS, *folds)), problems
 
 
-def _understood(held: Held, folded: Folded, blobs: Blobs) -> bool:
+def _understood(held: Held, folded: Folded, blobs: Blobs, lose: Lost) -> bool:
     """Folds a record that an older program could only carry, if this one knows it."""
-    record = decode(held.line.encode(), "", blobs)
+    record = decode(held.line.encode(), "", blobs, lose)
     if isinstance(record.event, Unknown):
         return False
     folded.catch_up(record)

@@ -15,7 +15,7 @@ Nothing is delivered before it is durable, and nothing that failed is in the fil
 import errno
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
@@ -181,6 +181,18 @@ class Wal:
             raise refused(error, path) from error
         frame = parse(data, 0, ())
         return self._searched(segment, offset) if isinstance(frame, Bad) else frame.line
+
+    def between(self, first: int, last: int) -> Iterator[bytes]:
+        """The JSON of the records first..last that the log still has, by reading it through. Raises StorageError."""
+        base = max((one.base for one in self.segments() if one.base <= first), default=None)
+        try:
+            for found in scan(self._disk, self._dir, base):
+                if isinstance(found, Good) and found.seq > last:
+                    return
+                if isinstance(found, Good) and found.seq >= first:
+                    yield found.line
+        except OSError as error:
+            raise refused(error, self._dir) from error
 
     def segments(self) -> list[Segment]:
         """The files of the log, in order."""
