@@ -13,7 +13,11 @@ import { EMPTY, firstKnownSeq, fold, runningTurn, withPage } from "./transcript.
 import { titleOf } from "./words.js";
 
 const AGAIN = 2_000; // milliseconds until a session is asked for again when the server did not say
+const FRAME_LIMIT = 1024 * 1024; // bytes; the server closes the line on a longer frame
+const RESTART = 20_000; // milliseconds that a restart is believed to take before the page says only that it reconnects
 const SAY_SO_AFTER = 700; // milliseconds without a line before the page mentions it
+
+const TOO_LONG = "That is more than 1 MB. Put it into a file in the workspace and tell finn its name.";
 
 let line = null;
 let visit = 0;
@@ -30,17 +34,24 @@ export async function open(id) {
     if (mine !== visit) return;
     change({ transcript: withPage(EMPTY, answer), loading: false });
     connect(id);
+    await nameIt(id);
   } catch (error) {
     if (mine === visit) notOpened(error);
   }
+}
+
+// An old session may not be in the part of the list that is here.
+async function nameIt(id) {
+  if (!page.sessions.some((session) => session.id === id)) noteSession(await api.session(id));
 }
 
 /** Sends what was typed: a prompt (it queues while a turn runs), or with `type` "steer" a word into the running turn. */
 export async function say(text, type = "prompt") {
   const words = text.trim();
   if (!words) return;
-  const id = page.current ?? (await begin(words));
   const entry = { request_id: requestId(), type, text: words, at: Date.now(), refused: null };
+  if (new Blob([JSON.stringify(frameOf(entry))]).size > FRAME_LIMIT) throw new Error(TOO_LONG);
+  const id = page.current ?? (await begin(words));
   keep.posted(id, entry);
   change({ outbox: keep.outbox(id), atEnd: true });
   line?.send(frameOf(entry));
@@ -168,7 +179,10 @@ const EFFECTS = {
   },
   message: (id, frame) => frame.seq > page.transcript.helloSeq && frame.data.text && change({ said: frame.data.text }),
   turn_end: (id) => touch(id),
-  draining: () => change({ draining: true }),
+  draining: () => {
+    change({ draining: true });
+    setTimeout(() => change({ draining: false }), RESTART);
+  },
   session: (id, frame) => sessionChanged(frame.data),
   error: (id, frame) => notDone(id, frame.data),
 };
@@ -187,6 +201,7 @@ function sessionChanged({ id, title, deleted }) {
 }
 
 function notDone(id, { code, message, hint, request_id }) {
+  if (code === "draining" || code === "starting") return; // it stays in the outbox and goes out after the restart
   if (code === "rate_limited") setTimeout(() => flush(id), 1_100);
   else if (page.outbox.some((entry) => entry.request_id === request_id)) {
     keep.refused(id, request_id, { code, message, hint });

@@ -8,8 +8,10 @@ export async function refreshSessions() {
   const answer = await api.sessions();
   const oldest = answer.sessions.at(-1)?.updated_at ?? "";
   const fresh = new Set(answer.sessions.map((session) => session.id));
-  const older = answer.next === null ? [] : page.sessions.filter((session) => !fresh.has(session.id) && session.updated_at < oldest);
-  change({ sessions: sorted([...answer.sessions, ...older]), next: older.length ? page.next : answer.next });
+  const stays = (session) => session.id === page.current || (answer.next !== null && session.updated_at < oldest);
+  const others = page.sessions.filter((session) => !fresh.has(session.id) && stays(session));
+  const paged = answer.next !== null && page.sessions.length > answer.sessions.length;
+  change({ sessions: sorted([...answer.sessions, ...others]), next: paged ? page.next : answer.next });
 }
 
 export async function moreSessions() {

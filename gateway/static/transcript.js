@@ -34,14 +34,8 @@ export function fold(state, frame, now) {
 /** The state with a page of messages from REST put before, after or over what is known. */
 export function withPage(state, page) {
   const turns = page.messages.reduce(putMessage, state.turns);
-  const last = page.messages.at(-1);
-  return {
-    ...state,
-    turns: [...turns].sort((a, b) => firstSeq(a) - firstSeq(b)),
-    seq: Math.max(state.seq, last?.seq ?? page.seq ?? 0),
-    epoch: state.epoch ?? page.epoch ?? null,
-    earlier: page.prev != null,
-  };
+  const cursor = state.epoch === null ? { seq: page.seq, epoch: page.epoch } : {}; // only the first page moves it
+  return { ...state, ...cursor, turns: [...turns].sort((a, b) => firstSeq(a) - firstSeq(b)), earlier: page.prev !== null };
 }
 
 /** The turn that is being answered now, or null: the first open one that does not wait in the queue. */

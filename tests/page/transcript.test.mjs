@@ -40,14 +40,14 @@ test("a replay that overlaps what is known adds nothing twice", () => {
 });
 
 test("a page from REST and a replay of the same records make one transcript", () => {
-  const page = { epoch: 1, seq: 6, prev: null, messages: [
+  const page = { epoch: 1, seq: 2, prev: null, messages: [
     { id: "uA", seq: 1, role: "user", turn: "A", text: "hi", content: [], created_at: "2026-01-01T00:00:00Z" },
     { id: "m2", seq: 2, role: "assistant", turn: "A", text: "", stop_reason: "tool_use", created_at: "2026-01-01T00:00:01Z",
       content: [{ type: "toolCall", id: "c1", name: "bash", arguments: { command: "ls" } }] },
     { id: "t4", seq: 4, role: "toolResult", turn: "A", text: "ok", tool_call_id: "c1", tool_name: "bash", is_error: false, content: [],
       created_at: "2026-01-01T00:00:03Z" }] };
   const loaded = withPage(EMPTY, page);
-  assert.equal(loaded.seq, 4);
+  assert.equal(loaded.seq, 2);
   const state = played([hello(6), toolStart(3, "A", "c1"), toolEnd(4, "A", "c1"), message(5, "A", "done"), turnEnd(6, "A")], loaded);
   assert.deepEqual(shown(state), [["user:hi", "assistant:", "tool:ok", "assistant:done"]]);
   assert.equal(state.turns[0].items[2].ms, 2000);
@@ -173,5 +173,18 @@ test("notes, cuts and ends that come by REST are part of the page", () => {
     { ...base, id: "e", seq: 4, role: "turn_end", stop_reason: "error", error: { code: "model_error", message: "no", hint: "" } }] });
   assert.deepEqual(state.turns[0].items.map((item) => item.kind), ["user", "cut", "note"]);
   assert.equal(state.turns[0].end.error.message, "no");
-  assert.equal(state.seq, 4);
+  assert.equal(state.seq, 9);
+});
+
+test("what was streamed and never became a message ends with its turn", () => {
+  const state = played([hello(0), prompt(1, "A", "hi"), delta("A", "lost"), turnEnd(2, "A", "error")]);
+  assert.equal(state.stream, null);
+});
+
+test("turns of an earlier page stand before those that were here", () => {
+  const said = (seq, turn) => ({ id: `u${turn}`, seq, role: "user", turn, text: turn, content: [] });
+  const newest = withPage(EMPTY, { epoch: 1, seq: 9, prev: "5", messages: [said(5, "C"), said(7, "D")] });
+  const whole = withPage(newest, { epoch: 1, seq: 12, prev: null, messages: [said(1, "A"), said(3, "B")] });
+  assert.deepEqual(whole.turns.map((turn) => turn.id), ["A", "B", "C", "D"]);
+  assert.equal(whole.seq, 9);
 });

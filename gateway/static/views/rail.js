@@ -77,8 +77,7 @@ function titleKey(event, id) {
 }
 
 function focusOnce(field) {
-  if (!field || document.activeElement === field) return;
-  requestAnimationFrame(() => field.select());
+  if (field) queueMicrotask(() => field.select());
 }
 
 function footView() {
