@@ -125,6 +125,7 @@ class Finn:
             await asyncio.wait([living], timeout=LETTING_GO_S)
             if self._rooms is not None:
                 await self._rooms.journal.close()
+                await models.close(self._rooms.model)
             await asyncio.wait([living])
 
     async def _live(self) -> None:
