@@ -232,6 +232,7 @@ class Protocol(HttpToolsProtocol):
             self._crowd.rest(self)
 
     def handle_websocket_upgrade(self) -> None:
+        self._unset_keepalive_if_required()  # a socket is meant to be silent for long
         self._stop_timer()
         self._crowd.leave(self)
         super().handle_websocket_upgrade()
