@@ -126,7 +126,12 @@ class Command:
     def __init__(self, command: str, sandbox: Sandbox, writing: int) -> None:
         """Starts it, with `writing` as its output. Raises OSError or ValueError."""
         self._process = sandbox.start(command, writing)
-        self._pidfd = os.pidfd_open(self._process.pid)
+        try:
+            self._pidfd = os.pidfd_open(self._process.pid)
+        except OSError:  # no descriptor left to watch it with
+            self._signal(signal.SIGKILL)
+            self._process.wait()
+            raise
         self._over = asyncio.Event()
         asyncio.get_running_loop().add_reader(self._pidfd, self._over.set)
 

@@ -166,7 +166,7 @@ def _nothing(args: Arguments, place: Place) -> str:
 FIND = FileTool(
     Declaration(
         name="find",
-        description="Find files by glob, or lines in them that hold a literal text.",
+        description="Find files by glob (* ? [] **), or lines in them that hold a literal text.",
         args=Arguments,
         capabilities=frozenset({"read"}),
     ),

@@ -82,7 +82,7 @@ def _places(site: Site) -> Iterator[Place]:
 RECALL = FileTool(
     Declaration(
         name="recall",
-        description="Search what was remembered, by words.",
+        description="Search what was remembered, by words; no query gives all.",
         args=Arguments,
         capabilities=frozenset({"read"}),
     ),

@@ -56,7 +56,7 @@ def _ended(data: bytes) -> bytes:
 REMEMBER = FileTool(
     Declaration(
         name="remember",
-        description="Keep a fact for all future sessions.",
+        description="Keep a fact for all future sessions, in NOTES.md or memory/topic.md.",
         args=Arguments,
         capabilities=frozenset({"write"}),
         alone=True,

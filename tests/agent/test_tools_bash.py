@@ -1,6 +1,7 @@
 """bash: what a command says, head and tail, and nobody left when it is over."""
 
 import asyncio
+import errno
 import os
 import tracemalloc
 from collections.abc import Iterator
@@ -270,6 +271,19 @@ async def test_a_command_cancelled_while_it_starts_leaves_nobody(here: Site) -> 
             with suppress(asyncio.CancelledError):
                 await running
         assert alive.read() == ""
+
+
+async def test_a_command_that_cannot_be_watched_is_not_left_running(
+    here: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(pid: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with watched(here) as alive:
+        monkeypatch.setattr(os, "pidfd_open", none_left)
+        result = await run(here, "exec 3> alive; sleep 1000")
+        assert alive.read() == ""
+    assert result.text == "The command could not be started: [Errno 24] Too many open files"
 
 
 async def test_many_commands_leave_no_descriptor_and_no_task(here: Site) -> None:
