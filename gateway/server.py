@@ -233,7 +233,6 @@ class Protocol(HttpToolsProtocol):
 
     def handle_websocket_upgrade(self) -> None:
         self._unset_keepalive_if_required()  # a socket is meant to be silent for long
-        self._stop_timer()
         self._crowd.leave(self)
         super().handle_websocket_upgrade()
 
@@ -314,9 +313,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if (
-            not self.handshake_initiated
-        ):  # an upgrade with a body, or lines longer than websockets reads: it says nothing
+        if not self.handshake_initiated:  # a body, or a line longer than websockets reads: it would fall silent
             self.transport.write(told(Refused(*MALFORMED), self.config, ()))
             self.transport.close()
 

@@ -89,6 +89,7 @@ def test_two_first_starts_agree_on_one_token(folder: Path) -> None:
     for round_ in range(count(20, 300)):
         opened = at_once(partial(open_auth, folder / str(round_)), 4)
         assert len({auth.token.reveal() for auth in opened}) == 1
+        assert {auth.generation for auth in opened} == {0}
 
 
 def test_a_token_of_the_owners_own_rules_and_no_file_is_written(folder: Path) -> None:

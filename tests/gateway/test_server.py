@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from gateway.server import DEFAULT_LIMITS, MAX_HEADER_BYTES, MAX_HEADERS, Crowd, Limits, bind, both_forms, holder
 from persistence.errors import BindError
@@ -23,6 +24,15 @@ from tests.conftest import count
 from tests.gateway.serving import UPGRADE, Site, close_code, read_answer, request, serving
 
 SOON = replace(DEFAULT_LIMITS, receive_s=0.05)
+
+
+def is_over(reader: asyncio.StreamReader) -> bool:
+    """Whether the server hung up, in whatever way."""
+    return reader.at_eof() or reader.exception() is not None
+
+
+def has_answer(reader: asyncio.StreamReader) -> bool:
+    return bool(reader._buffer) or is_over(reader)  # type: ignore[attr-defined]  # a look that does not wait
 
 
 # ---------------------------------------------------------------- what the parser takes
@@ -116,7 +126,7 @@ async def test_more_headers_than_anybody_needs_are_told_431(tmp_path: Path, head
 async def test_a_header_without_an_end_is_cut_off_while_it_comes(tmp_path: Path) -> None:
     async with serving(tmp_path) as site, site.connection() as (reader, writer):
         writer.write(request("GET /", f"Host: {site.host}")[:-2] + b"X: ")
-        while not writer.transport.is_closing() and not reader._buffer:  # type: ignore[attr-defined]
+        while not has_answer(reader):
             writer.write(b"a" * 8192)
             await asyncio.sleep(0)
         assert (await read_answer(reader)).status == 431
@@ -164,7 +174,7 @@ async def test_a_request_that_does_not_end_is_told_408_and_closed(tmp_path: Path
 async def test_dripping_does_not_buy_time(tmp_path: Path) -> None:
     async with serving(tmp_path, limits=SOON) as site, site.connection() as (reader, writer):
         writer.write(b"GET / HTTP/1.1\r\n")
-        while not reader._buffer:  # type: ignore[attr-defined]
+        while not has_answer(reader):
             writer.write(b"X: a\r\n")
             await asyncio.sleep(0.005)
         assert (await read_answer(reader)).status in (408, 431)
@@ -181,7 +191,7 @@ async def test_empty_lines_after_an_answer_do_not_buy_time(tmp_path: Path) -> No
     async with serving(tmp_path, limits=SOON) as site, site.connection() as (reader, writer):
         writer.write(request("GET /", f"Host: {site.host}"))
         await read_answer(reader)
-        while not reader.at_eof():
+        while not is_over(reader):
             writer.write(b"\r\n")
             await asyncio.sleep(0.005)
 
@@ -190,7 +200,7 @@ async def test_a_late_body_is_cut_off_although_the_answer_is_out(tmp_path: Path)
     async with serving(tmp_path, limits=SOON) as site, site.connection() as (reader, writer):
         writer.write(request("POST /echo", f"Host: {site.host}", "Content-Length: 1000000"))
         assert (await read_answer(reader)).status == 401
-        while not reader.at_eof():
+        while not is_over(reader):
             writer.write(b"1")
             await asyncio.sleep(0.005)
 
@@ -243,6 +253,45 @@ async def test_sockets_that_are_in_use_are_not_thrown_out(tmp_path: Path) -> Non
         waiting.set()
         assert [(await task).body for task in busy] == [b"done"] * 3
         assert (await site.ask("GET /livez")).status == 200
+
+
+async def test_a_request_that_waits_behind_another_is_in_use_too(tmp_path: Path) -> None:
+    turns = [asyncio.Event(), asyncio.Event()]
+
+    async def wait(incoming: Request) -> Response:
+        await turns[int(incoming.path_params["turn"])].wait()
+        return PlainTextResponse("done")
+
+    limits = replace(DEFAULT_LIMITS, per_address=1)
+    async with (
+        serving(tmp_path, limits=limits, routes=[Route("/wait/{turn}", wait)]) as site,
+        site.connection() as (reader, writer),
+    ):
+        writer.write(b"".join(request(f"GET /wait/{turn}", f"Host: {site.host}") for turn in range(2)))
+        turns[0].set()
+        assert (await read_answer(reader)).body == b"done"
+        assert (await site.ask("GET /livez")).code == "busy"
+        turns[1].set()
+        assert (await read_answer(reader)).body == b"done"
+
+
+async def test_a_websocket_counts_once_and_stays(tmp_path: Path) -> None:
+    async def stay(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.receive()
+
+    limits = replace(DEFAULT_LIMITS, per_address=6)
+    route = WebSocketRoute("/stay", stay)
+    async with (
+        serving(tmp_path, limits=limits, routes=[route]) as site,
+        site.connection() as (reader, writer),
+    ):
+        writer.write(request("GET /stay", f"Host: {site.host}", site.bearer(), *UPGRADE))
+        assert (await read_answer(reader)).status == 101
+        for _ in range(12):
+            assert (await site.upgrade("/ws/1", site.bearer())).status == 101
+            assert (await site.ask("GET /livez")).status == 200
+        assert not reader.at_eof()
 
 
 class Quiet:
