@@ -75,6 +75,7 @@ class Journal:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._due = asyncio.Event()
         self._full: set[str] = set()
+        self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
         self._dirty_records = 0
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
@@ -298,6 +299,10 @@ class Journal:
 
     async def seal(self, stream: str) -> None:
         """Moves the finished part of a stream's tail into a chunk; nothing where there is none."""
+        async with self._sealing:
+            await self._seal(stream)
+
+    async def _seal(self, stream: str) -> None:
         state, places = self._stream(stream), self._tails.between(stream, 0, self.seq + 1)
         lines = await asyncio.to_thread(self._bodies.tail, places)
         kept = sealable(lines)
