@@ -1,0 +1,55 @@
+"""From a log that a crash left to the state it means: every length, CRC-32 and SHA-256 proven, every record folded.
+
+The anchor is what the same bytes cost at the very least: read, and hashed once.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from gateway.app import FOLDS
+from persistence.disk import SystemDisk
+from persistence.recovery import verify
+from persistence.replay import Paths, prepare
+from tests.benchmarks import history
+from tests.benchmarks.rounds import Goal, Measured, Round
+
+BYTES_A_MESSAGE = 1150  #: of the log, all its records counted
+MIB = 2**20
+
+
+def measure(folder: Path, quick: bool) -> Iterator[Measured]:
+    for size in (1,) if quick else (10, 100):
+        paths = Paths(folder / f"data-{size}")
+        history.write(paths.root, (size * MIB // BYTES_A_MESSAGE,), sealed=False)
+        count = 2 if quick else 7 if size == 10 else 3
+        for what, step in ((f"boot from a log of {size} MiB", replay), (f"finn verify of {size} MiB", prove)):
+            rounds = [Round(rate(hashed, paths), rate(step, paths)) for _ in range(count)]
+            yield Measured(what, "MiB/s", "read and hashed", rounds, Goal("ours"))
+
+
+def rate(step: Callable[[Paths], None], paths: Paths) -> float:
+    """MiB a second."""
+    size = sum(path.stat().st_size for path in paths.wal.glob("*.wal"))
+    begin = time.perf_counter()
+    step(paths)
+    return size / MIB / (time.perf_counter() - begin)
+
+
+def hashed(paths: Paths) -> None:
+    """The anchor."""
+    for path in paths.wal.glob("*.wal"):
+        hashlib.sha256(path.read_bytes()).digest()
+
+
+def replay(paths: Paths) -> None:
+    """What a start does."""
+    lock, _ = prepare(paths, FOLDS, history.means())
+    lock.release()
+
+
+def prove(paths: Paths) -> None:
+    """What `finn verify` does."""
+    if not verify(SystemDisk(), paths.wal).ok:
+        raise AssertionError("the log is damaged")
