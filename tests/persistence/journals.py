@@ -3,6 +3,7 @@
 import hashlib
 import random
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -72,8 +73,9 @@ async def opened(root: Path, *folds: Fold[Any], with_means: Means | None = None)
 
 def killed(root: Path, copies: Path) -> Path:
     """What kill -9 at this moment leaves of a data directory: a copy of its files as the kernel has them."""
-    target = copies / f"{len(list(copies.iterdir())) if copies.exists() else 0}"
-    shutil.copytree(root, target)
+    copies.mkdir(exist_ok=True)
+    target = Path(tempfile.mkdtemp(dir=copies))
+    shutil.copytree(root, target, dirs_exist_ok=True)
     return target
 
 
