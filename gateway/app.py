@@ -103,15 +103,17 @@ class Finn:
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("chat")
             ),
             openapi_route(VERSION),
-            *page_routes(),
             NO_SOCKET,
+            *page_routes(),
         ]
-        return Starlette(
+        app = Starlette(
             routes=routes,
             middleware=layers(self._entrance, clock=self._clock, entropy=self._entropy),
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
+        app.router.redirect_slashes = False  # one spelling a path
+        return app
 
     # ------------------------------------------------------------ life
 
