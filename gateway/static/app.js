@@ -24,8 +24,9 @@ function lookedAt() {
   pulse();
 }
 
-// Phones lay the keyboard over the page; the composer stays above it.
+// Phones lay the keyboard over the page; the composer stays above it. Zooming in changes the same number and is left alone.
 function fitToKeyboard() {
+  if (visualViewport.scale > 1.01) return;
   document.documentElement.style.setProperty("--visible-height", `${visualViewport.height}px`);
   settleScroll();
 }

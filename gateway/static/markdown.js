@@ -15,6 +15,7 @@ const CODE = { ALLOWED_TAGS: ["span"], ALLOWED_ATTR: ["class"], ALLOW_DATA_ATTR:
 const CLASS = /^(hljs-[\w-]+|language-[\w+#.-]+|function_|class_|inherited__|invoke__|constant_|language_|escape_)$/;
 const SCHEMES = ["http:", "https:", "mailto:"];
 const HIGHLIGHT_LIMIT = 60_000; // characters; beyond it colours cost more than they tell
+const PLAIN = ["text", "txt", "plain", "plaintext"]; // languages that need no name above the code
 const BLOCKS = "p, h1, h2, h3, h4, h5, h6, ul, ol, blockquote, table";
 
 const escapes = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
@@ -114,7 +115,7 @@ function tameLink(link) {
 function dressCode(pre) {
   const code = pre.querySelector("code") ?? pre;
   const language = [...code.classList].find((name) => name.startsWith("language-"))?.slice("language-".length);
-  pre.replaceWith(codeBlock(code.textContent.replace(/\n$/, ""), language));
+  pre.replaceWith(codeBlock(code.textContent.replace(/\n$/, ""), PLAIN.includes(language) ? undefined : language));
 }
 
 /** A block of code with its language and a way to copy it. */

@@ -13,10 +13,11 @@ const TOOLS = {
 const LIST = ["Listing", "Listed", ({ path }) => (path === "." || path === "./" || !path ? "the workspace" : path), "file"];
 const UNKNOWN = ["Using", "Used", null, "spark", ["other step", "other steps"]];
 
-/** A call as { verb, object, icon }; the object is a path, a command, whatever the call is about. */
+/** A call as { verb, object, icon }; the object is a path, a command, whatever the call is about. What failed was not done. */
 export function toolWords(call, running) {
   const [present, past, object, icon] = (isList(call) ? LIST : TOOLS[call.name]) ?? UNKNOWN;
-  return { verb: running ? present : past, object: object ? oneLine(object(argsOf(call)) ?? "") : call.name ?? "a tool", icon };
+  const done = !running && (!call.isError || exitStatus(call) !== null);
+  return { verb: done ? past : present, object: object ? oneLine(object(argsOf(call)) ?? "") : call.name ?? "a tool", icon };
 }
 
 // Reading a folder gives its list.

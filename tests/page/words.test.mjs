@@ -19,6 +19,12 @@ test("a call is told as a verb and an object", () => {
   assert.equal(told("brew", {}, false), "Used brew");
 });
 
+test("what failed is not told as done, but a command that ran to a bad end is", () => {
+  const failed = { isError: true, result: "no" };
+  assert.equal(toolWords(call("write", { path: "a" }, failed), false).verb, "Writing");
+  assert.equal(toolWords(call("bash", { command: "false" }, { ...failed, details: { exitCode: 1 } }), false).verb, "Ran");
+});
+
 test("arguments that are no JSON object count as none", () => {
   assert.deepEqual(["{", "7", "null", null].map((args) => argsOf({ args })), [{}, {}, {}, {}]);
 });

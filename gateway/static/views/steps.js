@@ -48,7 +48,7 @@ function toolView(call, open) {
       <button type="button" class="line" aria-expanded=${unfolded} @click=${() => toggle(call.key)}>
         <span class="line-icon">${ICONS[icon]}</span>
         <span class="line-verb">${verb}</span>
-        <span class="line-object ${call.name === "bash" ? "code-words" : ""}" dir="auto">${object}</span>
+        ${object ? html`<span class="line-object ${call.name === "bash" ? "code-words" : ""}" dir="auto">${object}</span>` : nothing}
         ${facts(call, running)}
         <span class="line-icon turn">${ICONS.chevron}</span>
       </button>
@@ -62,7 +62,7 @@ function facts(call, running) {
   if (call.result === null) return html`<span class="line-fact warn">outcome unknown</span>`;
   const status = exitStatus(call);
   const told = [
-    call.ms !== null && call.ms >= 100 ? html`<span class="line-fact">${duration(call.ms)}</span>` : nothing,
+    call.ms !== null && call.ms >= 500 ? html`<span class="line-fact">${duration(call.ms)}</span>` : nothing,
     status !== null ? html`<span class="line-fact ${status ? "bad" : ""}">exit ${status}</span>` : nothing,
     call.isError && status === null ? html`<span class="line-fact bad">failed</span>` : nothing,
   ];
