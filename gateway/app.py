@@ -147,7 +147,9 @@ class Finn:
 
     async def _open(self) -> Rooms:
         settings, disk = self._settings, SystemDisk()
-        workspace, grimoires = settings.data_dir / "workspace", settings.data_dir / "grimoires"
+        # As the sandbox sees them: a path that bash prints is one that the file tools take.
+        root = settings.data_dir.resolve()
+        workspace, grimoires = root / "workspace", root / "grimoires"
         mirrors = settings.data_dir / "state" / "sessions"
         ids = Ids(self._clock, self._entropy)
         means = Means(disk, self._clock, ids, self.redactor)

@@ -7,13 +7,15 @@ what is missing and was never recorded; it overwrites nothing.
 """
 
 import asyncio
+import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from persistence.disk import Disk, replace
+from persistence.disk import TEMPORARY, Disk, replace
 from persistence.events import SYSTEM, By, FileChanged, Record
 from persistence.fold import Fold
 from persistence.journal import Journal
@@ -108,7 +110,7 @@ class Files:
 
     def _changed(self, known: Mapping[str, str | None]) -> list[FileChanged]:
         """The changes between the log and the disk, their bytes already safe in blobs."""
-        here = {path.relative_to(self._root).as_posix(): path for path in sorted(self._root.rglob("*"))}
+        here = {path.relative_to(self._root).as_posix(): path for path in sorted(_below(self._root))}
         seen = {name: one for name, path in here.items() if (one := self._look_at(name, path)) is not None}
         self._seen = seen
         changed = [
@@ -140,3 +142,15 @@ class Files:
         if self._redactor.bytes(data) is not data:
             return Seen(stamp, executable, left_out="holds a known secret")
         return Seen(stamp, executable, self._journal.blobs.put(data))
+
+
+def _below(root: Path) -> Iterator[Path]:
+    """Everything below a folder but unfinished files, however deep; links are not followed."""
+    folders = [root]
+    while folders:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(Path(entry.path))
+                elif not entry.name.startswith(TEMPORARY):
+                    yield Path(entry.path)
