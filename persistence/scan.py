@@ -26,6 +26,7 @@ WHOLE_BYTES = 16 << 20  #: what is read at once where a segment is not sound
 _NAME = re.compile(r"\d{16}\.wal")
 _RECORD = re.compile(rb'\{"seq":(\d+),"id":"[^"]*","ts":\d+,"epoch":\d+,"d":(\d+),')
 _BASE = re.compile(rb'"base_sha":"([0-9a-f]{64})"')
+_CHAIN = re.compile(rb'"chain":"([0-9a-f]{64})"')
 _ZEROS = re.compile(rb"\0+")
 _CONTROLS = (  # how the JSON begins, what the line is, where it names a seq
     (b'{"segment":', "header", re.compile(rb'"base_seq":(\d+)')),
@@ -158,7 +159,8 @@ class _Walker:
     """Where the walk stands: the last seq, the digests that the next line may build on, and the damage held back.
 
     There is one such digest while all is well, and none before the first header. After a line whose digest does not fit
-    there are two, for either the field was damaged or the chain was cut before it: the next line decides.
+    there are two, for either the field was damaged or the chain was cut before it: the next line decides. Behind lost
+    records the chain is loose: the digest of the next line cannot be held against anything.
     """
 
     def __init__(self, disk: Disk, wal_dir: Path) -> None:
@@ -168,6 +170,7 @@ class _Walker:
         self._seq = 0
         self._anchors: tuple[bytes, ...] = ()
         self._held: list[_Region] = []
+        self._loose = False
 
     def segment(self, base: int) -> Iterator[Found]:
         try:
@@ -230,33 +233,30 @@ class _Walker:
             yield from self._record(frame, offset, length, seq, int(record[2]))
 
     def _record(self, frame: Frame, offset: int, length: int, seq: int, durable: int) -> Iterator[Found]:
-        following = bool(self._held) or seq > self._seq + 1  # damage: its digest cannot be held against anything
         yield from self._judge(seq, frame.anchor, offset)
-        for flaw in frame.flaws:
-            if not (flaw == "sha" and following):
-                yield Damage(flaw, self._base, offset, length, seq, seq, usable=True)
-        self._anchors = _next(frame, following)
-        self._seq = seq
+        for flaw in self._flaws(frame):
+            yield Damage(flaw, self._base, offset, length, seq, seq, usable=True)
+        self._anchors = _next(frame, self._loose)
+        self._seq, self._loose = seq, False
         yield Good(seq, self._base, offset, length, frame.line, self._anchors[0].hex(), durable)
 
     def _control(self, frame: Frame, offset: int, length: int) -> Iterator[Found]:
         kind, named = _control_of(frame.line)
         seq = self._seq if named is None else named
         yield from self._judge(seq + 1, frame.anchor, offset)
-        for flaw in frame.flaws:
+        for flaw in self._flaws(frame):
             yield Damage(flaw, self._base, offset, length, usable=True, control=kind)
-        if base := _BASE.search(frame.line):
-            yield from self._follow(bytes.fromhex(base[1].decode()), offset, length)
-        elif frame.anchor:
-            self._anchors = (frame.anchor,)
+        stands = _BASE.search(frame.line) or _CHAIN.search(frame.line)
+        chain = bytes.fromhex(stands[1].decode()) if stands else frame.anchor
+        if chain is not None:
+            if self._anchors and chain not in self._anchors and not self._loose:
+                yield Damage("chain", self._base, offset, length, usable=True, control=kind)
+            self._anchors, self._loose = (chain,), False
         if self._anchors:
             yield Mark(kind, seq, self._base, offset, length, self._anchors[0])
 
-    def _follow(self, base: bytes, offset: int, length: int) -> Iterator[Found]:
-        """A header says what its first record builds on, which should be what the segment before ended with."""
-        if self._anchors and base not in self._anchors:
-            yield Damage("chain", self._base, offset, length, usable=True, control="header")
-        self._anchors = (base,)
+    def _flaws(self, frame: Frame) -> list[str]:
+        return [flaw for flaw in frame.flaws if not (flaw == "sha" and self._loose)]
 
     # ------------------------------------------------------------ damage
 
@@ -273,6 +273,7 @@ class _Walker:
         """The next good line is (or follows) `seq`: what was held and what is missing before it."""
         first, last = self._seq + 1, seq - 1
         held, self._held = self._held, []
+        self._loose = self._loose or bool(held) or last >= first
         resume = anchor.hex() if anchor else None
         if last < first:
             yield from (self._lost(region, first, last, None) for region in held)
@@ -288,11 +289,11 @@ class _Walker:
         return Damage(kind, *place, first, last, unwritten=region.unwritten, resume=resume)
 
 
-def _next(frame: Frame, following: bool) -> tuple[bytes, ...]:
+def _next(frame: Frame, loose: bool) -> tuple[bytes, ...]:
     """What the line after this one may build on, the likelier first."""
     if frame.anchor or not frame.stated or frame.stated == frame.digest:
         return (frame.digest,)
-    return (frame.stated, frame.digest) if following else (frame.digest, frame.stated)
+    return (frame.stated, frame.digest) if loose else (frame.digest, frame.stated)
 
 
 def _control_of(line: bytes) -> tuple[str, int | None]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from persistence.disk import SystemDisk
 from persistence.errors import StorageError
-from persistence.frame import GENESIS, encode
+from persistence.frame import GENESIS, PREFIX_BYTES, encode
 from persistence.recovery import Gap, Report, inspect, repair, verify
 from persistence.scan import BLOCK_BYTES, Good, scan, segment_name
 from persistence.wal import Head
@@ -111,6 +111,7 @@ def test_a_new_segment_whose_header_was_cut_is_begun_again(tmp_path: Path) -> No
         log = Log(here)
         log.say("again")
         log.close()
+        assert last_file(here).read_bytes()[PREFIX_BYTES:].startswith(b'{"segment":')
         assert served(here) == [1, 2, 3, 4]
         assert verify(DISK, here / "wal").ok
 
@@ -213,16 +214,41 @@ def test_a_flip_in_the_last_batch_before_any_watermark_is_never_dropped_in_silen
             assert (here / "quarantine" / log.repaired.gaps[0].quarantine).exists()
 
 
-def test_a_record_taken_out_of_the_log_is_missed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seq", [1, 2, 3, 4, 5, 6])  # the first, the middle and the last of a segment
+def test_a_record_taken_out_of_the_log_is_missed_and_nothing_else_is(tmp_path: Path, seq: int) -> None:
     root = built(tmp_path, 7)
-    third = [found for found in scan(DISK, root / "wal") if isinstance(found, Good)][2]
-    file = root / "wal" / f"{third.segment:016d}.wal"
+    gone = [found for found in scan(DISK, root / "wal") if isinstance(found, Good)][seq - 1]
+    file = root / "wal" / f"{gone.segment:016d}.wal"
     data = file.read_bytes()
-    file.write_bytes(data[: third.offset] + data[third.offset + third.length :])
-    assert [(one.kind, one.first, one.last) for one in look(root).lost] == [("missing", 3, 3)]
-    assert served(root) == [1, 2, 4, 5, 6, 7]
+    file.write_bytes(data[: gone.offset] + data[gone.offset + gone.length :])
+    assert [(one.kind, one.first, one.last) for one in look(root).damage] == [("missing", seq, seq)]
+    assert served(root) == [one for one in range(1, 8) if one != seq]
     declare(root)
-    assert verify(DISK, root / "wal").gaps == ((3, 3),)
+    verdict = verify(DISK, root / "wal")
+    assert (verdict.ok, verdict.gaps) == (True, ((seq, seq),)), verdict
+
+
+def test_a_gap_that_is_declared_for_some_of_the_lost_records_does_not_explain_the_others(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    _, second, third, *_ = log.say(*"abcde")
+    log.add(gap(3, 3))
+    log.close()
+    data = last_file(tmp_path).read_bytes()
+    last_file(tmp_path).write_bytes(data[: second.offset] + data[third.offset + third.length :])
+    verdict = verify(DISK, tmp_path / "wal")
+    assert (verdict.ok, verdict.first_bad_seq) == (False, 2)
+    assert [(one.first, one.last) for one in look(tmp_path).lost] == [(2, 3)]
+    log = Log(tmp_path)
+    log.add(gap(2, 2))
+    log.close()
+    assert verify(DISK, tmp_path / "wal").ok
+
+
+def test_a_line_feed_inside_the_last_record_makes_no_two_of_it(tmp_path: Path) -> None:
+    root = killed(tmp_path / "a", tmp_path / "k", 5)
+    last_file(root).write_bytes(last_file(root).read_bytes().replace(b'"text 5"', b'"text\n5"'))
+    assert [(one.first, one.last) for one in look(root).lost] == [(5, 5)]
+    assert look(root).head.seq == 5
 
 
 def test_a_record_that_was_put_in_twice_is_served_once_and_reported(tmp_path: Path) -> None:
@@ -288,17 +314,20 @@ def test_good_lines_behind_a_hole_that_was_never_synced_are_part_of_the_torn_tai
     assert verify(DISK, root / "wal").ok
 
 
-def test_the_same_hole_in_what_was_durable_is_a_loss(tmp_path: Path) -> None:
-    log = Log(tmp_path)
+@pytest.mark.parametrize("closed", [True, False])
+def test_the_same_hole_in_what_was_durable_is_a_loss(tmp_path: Path, closed: bool) -> None:
+    log = Log(tmp_path / "a")
     log.say(*("x" * 1200 for _ in range(4)))
+    killed_here = copy(tmp_path / "a", tmp_path / "k")
     log.close()
-    file = last_file(tmp_path)
+    root = tmp_path / "a" if closed else killed_here  # then only the fourth record says that the second was durable
+    file = last_file(root)
     data = file.read_bytes()
     file.write_bytes(data[:2048] + bytes(BLOCK_BYTES) + data[2048 + BLOCK_BYTES :])
-    report = look(tmp_path)
+    report = look(root)
     assert report.torn is None
     assert [(one.first, one.last) for one in report.lost] == [(2, 2)]
-    assert served(tmp_path) == [1, 3, 4]
+    assert served(root) == [1, 3, 4]
 
 
 def unsynced(head: Head, records: int, size: int) -> tuple[list[bytes], list[bytes]]:

@@ -36,6 +36,10 @@ class GatedDisk(SystemDisk):
         self.asked.append("fdatasync")
         super().fdatasync(handle)
 
+    def sync_folder(self, path: Path) -> None:
+        self.asked.append("sync_folder")
+        super().sync_folder(path)
+
 
 class WatchedDisk(SystemDisk):
     """Says when the log writes a watermark."""
@@ -90,7 +94,8 @@ def test_nothing_is_delivered_before_it_is_durable_and_what_waits_meanwhile_is_o
     disk.gate.release(10)
     batch = log.answer()
     assert [(one.token, one.seq, one.durable) for one in batch] == [("a", 2, 1), ("b", 3, 1), ("c", 4, 1)]
-    assert disk.asked == ["write", "fdatasync", "write", "fdatasync", "write", "fdatasync"]
+    segment = ["write", "fdatasync", "sync_folder"]  # its header and its name, before anything is acknowledged
+    assert disk.asked == ["sync_folder", *segment, "write", "fdatasync", "write", "fdatasync"]
     log.close()
 
 
@@ -149,6 +154,7 @@ def test_a_log_that_was_killed_between_two_segments_begins_the_next(tmp_path: Pa
     again = Log(tmp_path, segment_bytes=900)
     again.say("x")
     again.close()
+    assert (tmp_path / "wal" / f"{1:016d}.wal").read_bytes().count(b'{"sealed":') == 1
     assert served(tmp_path) == list(range(1, again.wal.head.seq + 1))
     assert len(again.wal.segments()) == 2
     assert verify(DISK, tmp_path / "wal").ok
@@ -191,7 +197,7 @@ def test_a_recovered_tail_is_made_durable_before_the_log_is_open(tmp_path: Path)
     disk = GatedDisk()
     disk.gate.release(10)
     again = Log(root, disk=disk)
-    assert disk.asked == ["fdatasync"]
+    assert disk.asked == ["sync_folder", "fdatasync"]
     again.close()
 
 
