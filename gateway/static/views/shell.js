@@ -31,6 +31,7 @@ function bootView() {
 
 function readyView() {
   return html`
+    <button type="button" class="skip button" @click=${() => document.getElementById("composer").focus()}>Skip to the message field</button>
     <div class="page ${page.drawer ? "drawer-open" : ""}">
       ${railView()}
       <div class="scrim" @click=${() => change({ drawer: false })}></div>
@@ -100,7 +101,7 @@ const toastView = (toast) => html`
 // ── scrolling: the text is followed only while the reader is at its end ──────────────────────────────────────────────
 
 let scroller = null;
-let before = { height: 0, first: null };
+let before = { height: 0, first: null, session: null };
 
 function mountScroller(element) {
   scroller = element ?? null;
@@ -121,8 +122,9 @@ function jump() {
 export function settleScroll() {
   if (!scroller) return;
   const first = page.transcript.turns[0]?.items[0]?.key ?? null;
-  if (page.atEnd && page.current !== null) scroller.scrollTop = scroller.scrollHeight;
+  if (page.current === null) scroller.scrollTop = before.session === null ? scroller.scrollTop : 0;
+  else if (page.atEnd) scroller.scrollTop = scroller.scrollHeight;
   else if (first !== before.first && before.first !== null) scroller.scrollTop += scroller.scrollHeight - before.height;
-  before = { height: scroller.scrollHeight, first };
+  before = { height: scroller.scrollHeight, first, session: page.current };
   if (scroller.scrollHeight < scroller.clientHeight + AHEAD) loadEarlier(); // folded turns can leave the page nearly empty
 }
