@@ -97,7 +97,7 @@ class Files:
     async def look(self, by: By) -> None:
         """Records what changed since the last look. Raises StorageError, OSError."""
         async with self._one:
-            known = {key: kept.sha256 for key, kept in self._journal.whole(FILES).files.items()}
+            known = {key: (kept.sha256, kept.executable) for key, kept in self._journal.whole(FILES).files.items()}
             for event in await asyncio.to_thread(self._changed, known):
                 await self._journal.commit(event, by=by)
 
@@ -108,40 +108,57 @@ class Files:
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 replace(self._disk, target, data)
 
-    def _changed(self, known: Mapping[str, str | None]) -> list[FileChanged]:
+    def _changed(self, known: Mapping[str, tuple[str | None, bool]]) -> list[FileChanged]:
         """The changes between the log and the disk, their bytes already safe in blobs."""
-        here = {path.relative_to(self._root).as_posix(): path for path in sorted(_below(self._root))}
+        here = {_name(path.relative_to(self._root)): path for path in sorted(_below(self._root))}
         seen = {name: one for name, path in here.items() if (one := self._look_at(name, path)) is not None}
         self._seen = seen
         changed = [
             FileChanged(root=self._name, path=name, sha256=one.sha256, bytes=one.bytes, executable=one.executable)
             for name, one in seen.items()
-            if not one.left_out and known.get(f"{self._name}/{name}") != one.sha256
+            if not one.left_out and known.get(f"{self._name}/{name}") != (one.sha256, one.executable)
         ]
-        gone = [key.partition("/")[2] for key, sha in known.items() if sha and key.startswith(f"{self._name}/")]
+        gone = [key.partition("/")[2] for key, (sha, _) in known.items() if sha and key.startswith(f"{self._name}/")]
         return changed + [
             FileChanged(root=self._name, path=name, sha256=None, bytes=0) for name in gone if name not in seen
         ]
 
     def _look_at(self, name: str, path: Path) -> Seen | None:
-        """What the file is now, its bytes safe in a blob; read only when its stamp changed. None: no file any more."""
+        """What the file is now, its bytes safe in a blob; read only when its stamp changed. None: there is no file."""
         try:
             status = path.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
-            last = self._seen.get(name)
-            if last is not None and last.stamp == stamp:
-                return last
-            executable = bool(status.st_mode & stat.S_IXUSR)
-            if status.st_size > FILE_BYTES:
-                return Seen(stamp, executable, left_out=f"larger than {FILE_BYTES} bytes")
-            data = path.read_bytes()
         except FileNotFoundError:
             return None
-        if self._redactor.bytes(data) is not data:
-            return Seen(stamp, executable, left_out="holds a known secret")
-        return Seen(stamp, executable, self._journal.blobs.put(data))
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+        last = self._seen.get(name)
+        if last is not None and last.stamp == stamp:
+            return last
+        executable = bool(status.st_mode & stat.S_IXUSR)
+        reason, data = _read(path, status)
+        if not reason and self._redactor.bytes(data) is not data:
+            reason = "holds a known secret"
+        return Seen(stamp, executable, "" if reason else self._journal.blobs.put(data), reason)
+
+
+def _name(path: Path) -> str:
+    """The path as text; where its bytes are no UTF-8, one that can be shown."""
+    return path.as_posix().encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def _read(path: Path, status: os.stat_result) -> tuple[str, bytes]:
+    """Why the file is left out, or its bytes."""
+    if not stat.S_ISREG(status.st_mode):
+        return "no plain file", b""
+    if status.st_size > FILE_BYTES:
+        return f"larger than {FILE_BYTES} bytes", b""
+    if _name(path) != path.as_posix():
+        return "its name is not UTF-8", b""
+    try:
+        return "", path.read_bytes()
+    except OSError as error:
+        return f"cannot be read: {error.strerror}", b""
 
 
 def _below(root: Path) -> Iterator[Path]:

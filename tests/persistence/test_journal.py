@@ -383,6 +383,32 @@ async def test_a_snapshot_is_taken_after_so_many_records(tmp_path: Path) -> None
         await asyncio.wait([tending])
 
 
+async def _fill(journal: Journal, segments: int) -> None:
+    """Records of other sessions until the log has so many segments."""
+    while len(list((journal.paths.wal).glob("*.wal"))) < segments:
+        await asyncio.gather(*(say(journal, "x" * 200_000, stream=f"filler {n}") for n in range(20)))
+
+
+async def test_a_start_replays_from_the_oldest_record_that_is_in_no_chunk(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await say(journal, "one", "two")
+        await _fill(journal, segments=2)
+    async with opened(tmp_path) as journal:
+        assert journal.replayed.snapshot_seq == journal.seq
+        assert texts(await journal.read(STREAM)) == ["one", "two"]
+
+
+async def test_a_tail_that_begins_far_back_is_sealed_so_that_a_start_need_not_go_there(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        tending = asyncio.create_task(journal.tend())
+        await say(journal, "one")
+        await _fill(journal, segments=4)
+        await _until(lambda: bool(journal.streams(STREAMS)[STREAM].chunks))
+        tending.cancel()
+        await asyncio.wait([tending])
+        assert texts(await journal.read(STREAM)) == ["one"]
+
+
 class NoChunks(SystemDisk):
     """Refuses new files in chunks/ and snapshots/ while it is told to."""
 
