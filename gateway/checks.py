@@ -31,7 +31,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 CSP = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
-    "require-trusted-types-for 'script'; trusted-types finn dompurify lit-html"
+    "require-trusted-types-for 'script'; trusted-types dompurify lit-html"
 )
 #: On every answer that does not say otherwise itself.
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from agent.session import Session
 from gateway.frames import Frame, clip, frame
 from gateway.rooms import Rooms
-from persistence.errors import NotFound
 from persistence.events import Json, Record, SessionDeleted
 from persistence.streams import Reigns
 from persistence.subscription import Subscription
@@ -46,6 +45,7 @@ class Feed:
         journal = rooms.journal
         state = rooms.turns.session(session)
         self._journal = journal
+        self._turns = rooms.turns
         self._session = session
         self._reset = settle(cursor, journal.reigns, journal.epoch, journal.seq) if cursor else None
         after = None if cursor is None else cursor.seq if self._reset is None else self._reset
@@ -62,7 +62,7 @@ class Feed:
             if made is not None:
                 yield made
             if isinstance(item, Record) and isinstance(item.event, SessionDeleted):
-                raise NotFound("the session was deleted", hint="POST …/restore brings it back")
+                self._turns.session(self._session)  # gone, unless this is the past and it was restored since
 
     def close(self) -> None:
         """Ends the subscription."""

@@ -21,6 +21,7 @@ from persistence.events import (
     ToolEnded,
     ToolStarted,
     TurnEnded,
+    TurnStarted,
     UserMessage,
 )
 from persistence.subscription import Moment
@@ -53,6 +54,11 @@ def _user_message(record: Record, event: UserMessage) -> Made:
         "request_id": event.request_id,
         "mode": event.mode,
     }
+
+
+def _turn_start(record: Record, event: TurnStarted) -> Made:
+    """The turn of a message begins, and the message has its place."""
+    return "turn_start", {"id": event.entry, "parent": event.parent}
 
 
 def _message(record: Record, event: AssistantMessage) -> Made:
@@ -117,6 +123,7 @@ def _context_cut(record: Record, event: ContextCut) -> Made:
 
 FRAMES: Mapping[type[Event], Callable[[Record, Any], Made]] = {
     UserMessage: _user_message,
+    TurnStarted: _turn_start,
     AssistantMessage: _message,
     ToolStarted: _tool_start,
     ToolEnded: _tool_end,

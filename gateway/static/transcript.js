@@ -13,7 +13,7 @@
 // Turns stand in the order of their first record, so a prompt that waited stays below the answer it waited for.
 // Nothing here knows the clock: `now` (milliseconds) comes in as an argument.
 
-const RECORDS = new Set(["user_message", "tool_start", "tool_end", "message", "turn_end", "retry", "context_cut", "note"]);
+const RECORDS = new Set(["user_message", "tool_start", "tool_end", "message", "turn_start", "turn_end", "retry", "context_cut", "note"]);
 const OUTPUT_LIMIT = 20_000; // characters of a running tool's live output kept in the page
 
 export const EMPTY = Object.freeze({
@@ -66,7 +66,7 @@ export function lastPrompt(state) {
 // ── steps: one for each frame that changes what is shown ─────────────────────────────────────────────────────────────
 
 const STEPS = { hello, reset, queue, text_delta, thinking_delta, tool_update, user_message, tool_start, tool_end, message,
-  turn_end, retry, context_cut, note };
+  turn_start, turn_end, retry, context_cut, note };
 
 function hello(state, frame, now) {
   const { epoch, seq, turn, queue: waiting = [] } = fields(frame);
@@ -131,6 +131,11 @@ function message(state, frame, now, live) {
     model: frame.data.model ?? null, stopReason: stop_reason, at: time(created_at) ?? (live ? now : null) };
   const written = put(state, frame.turn, item);
   return streamed ? withStream(written, streamOf(frame.turn, "", "", now)) : written;
+}
+
+// Live, the turn is open from here on (see fold): a stop button before the first word, also for a late steer.
+function turn_start(state) {
+  return state;
 }
 
 function turn_end(state, frame) {
