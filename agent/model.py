@@ -6,7 +6,7 @@
 `agent.loop` owns retries, limits and records; a model only speaks its wire. The implementations are in agent/models.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -95,5 +95,5 @@ class Model(Protocol):
 
     about: About
 
-    def stream(self, request: Request) -> AsyncIterator[Delta]:
+    def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Streams one answer; closing the iterator ends the call at the provider. Raises ModelError."""

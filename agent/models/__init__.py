@@ -9,7 +9,7 @@ call, also in a thread.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,7 +113,7 @@ class Remote:
         self._wire: PydanticAI | None = None
         self._lock = threading.Lock()
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Streams from the provider. Raises ModelDenied without a request where the key is missing."""
         if not self.about.ready:
             raise ModelDenied(

@@ -8,7 +8,7 @@ none matches gets an honest answer instead of a guess.
 """
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -445,7 +445,7 @@ class Builtin:
         note="rules, no language model; ANTHROPIC_API_KEY, OPENAI_API_KEY or FINN_MODEL gives finn one",
     )
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """A tool call for a prompt that needs one, a text for everything else."""
         reply = answer(request)
         if not isinstance(reply, Reply):

@@ -14,7 +14,7 @@ where the conversation stands. Held in memory is only which attempt is due. docs
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -254,7 +254,7 @@ class Scripted:
         self._clock = clock
         self._tries: Counter[tuple[str, int, tuple[int, int]]] = Counter()
 
-    async def stream(self, request: Request) -> AsyncIterator[Delta]:
+    async def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Plays the call that is due. Raises the error that the script names, ModelRejected where it is at its end."""
         self.requests.append(request)
         if self._script.log:

@@ -314,7 +314,7 @@ async def test_a_provider_that_is_not_there_may_be_there_later(wire: str) -> Non
 @both
 async def test_closing_the_iterator_closes_the_stream(wire: str) -> None:
     async with talk(wire, [{"text": "a"}, {"stall": True}]) as t:
-        async with aclosing(t.model.stream(Request("s", (User("go"),), (), "s"))) as deltas:  # type: ignore[type-var]
+        async with aclosing(t.model.stream(Request("s", (User("go"),), (), "s"))) as deltas:
             assert await anext(deltas) == TextDelta("a")
         await left(t.server)
 
