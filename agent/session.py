@@ -40,7 +40,7 @@ from persistence.fold import Fold
 REQUESTS_KEPT = 1000  #: request ids of a session that are remembered
 TITLE_CHARS = 60  #: of the first prompt, where nobody gave a title
 QUEUED_CHARS = 200  #: of a waiting message, for the queue that people see
-
+Changes = dict[str, Any]  #: new values of some fields of a session
 
 NOTHING = Usage()
 
@@ -139,35 +139,37 @@ def add(left: Usage, right: Usage) -> Usage:
 
 def step(session: Session, record: Record) -> Session:
     """The session after one of its records."""
-    return replace(STEPS[type(record.event)](session, record, record.event), updated_at=record.time)
+    return replace(session, **STEPS[type(record.event)](session, record, record.event), updated_at=record.time)
 
 
-def _created(session: Session, record: Record, event: SessionCreated) -> Session:
-    return replace(session, title=event.title, created_at=record.time, created_seq=record.seq)
+# What each record changes, by field: one new session for each record, however much it changes.
 
 
-def _renamed(session: Session, record: Record, event: SessionRenamed) -> Session:
-    return replace(session, title=event.title)
+def _created(session: Session, record: Record, event: SessionCreated) -> Changes:
+    return {"title": event.title, "created_at": record.time, "created_seq": record.seq}
 
 
-def _deleted(session: Session, record: Record, event: SessionDeleted) -> Session:
-    return replace(session, deleted=True)
+def _renamed(session: Session, record: Record, event: SessionRenamed) -> Changes:
+    return {"title": event.title}
 
 
-def _restored(session: Session, record: Record, event: SessionRestored) -> Session:
-    return replace(session, deleted=False)
+def _deleted(session: Session, record: Record, event: SessionDeleted) -> Changes:
+    return {"deleted": True}
 
 
-def _heard(session: Session, record: Record, event: UserMessage) -> Session:
+def _restored(session: Session, record: Record, event: SessionRestored) -> Changes:
+    return {"deleted": False}
+
+
+def _heard(session: Session, record: Record, event: UserMessage) -> Changes:
     request = Request(event.request_id, event.turn, record.seq, text_sha(event.text))
     waiting = Waiting(record.entry, event.turn, event.mode, event.request_id, event.text[:QUEUED_CHARS])
-    return replace(
-        session,
-        title=session.title or title_of(event.text),
-        messages=session.messages + 1,
-        waiting=(*session.waiting, waiting),
-        requests=(*session.requests, request)[-REQUESTS_KEPT:],
-    )
+    return {
+        "title": session.title or title_of(event.text),
+        "messages": session.messages + 1,
+        "waiting": (*session.waiting, waiting),
+        "requests": (*session.requests, request)[-REQUESTS_KEPT:],
+    }
 
 
 def title_of(text: str) -> str:
@@ -176,59 +178,55 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_CHARS else line[: TITLE_CHARS - 1].rstrip() + "…"
 
 
-def _started(session: Session, record: Record, event: TurnStarted) -> Session:
-    return replace(_placed(session, event.entry), leaf=event.entry, running=Running(event.turn, event.entry))
+def _started(session: Session, record: Record, event: TurnStarted) -> Changes:
+    return {**_steered(session, record, event), "running": Running(event.turn, event.entry)}
 
 
-def _steered(session: Session, record: Record, event: SteerTaken) -> Session:
-    return replace(_placed(session, event.entry), leaf=event.entry)
+def _steered(session: Session, record: Record, event: SteerTaken | TurnStarted) -> Changes:
+    return {"waiting": tuple(one for one in session.waiting if one.entry != event.entry), "leaf": event.entry}
 
 
-def _placed(session: Session, entry: str) -> Session:
-    return replace(session, waiting=tuple(one for one in session.waiting if one.entry != entry))
+def _noted(session: Session, record: Record, event: NoteAdded) -> Changes:
+    return {"leaf": record.entry}
 
 
-def _noted(session: Session, record: Record, event: NoteAdded) -> Session:
-    return replace(session, leaf=record.entry)
+def _cut(session: Session, record: Record, event: ContextCut) -> Changes:
+    return {"context_from": event.first_kept}
 
 
-def _cut(session: Session, record: Record, event: ContextCut) -> Session:
-    return replace(session, context_from=event.first_kept)
+def _checkpointed(session: Session, record: Record, event: MessageCheckpointed) -> Changes:
+    return _running(session, checkpoint=record.seq)
 
 
-def _checkpointed(session: Session, record: Record, event: MessageCheckpointed) -> Session:
-    return _run(session, checkpoint=record.seq)
+def _answered(session: Session, record: Record, event: AssistantMessage) -> Changes:
+    return {"messages": session.messages + 1, "leaf": record.entry, **_running(session, checkpoint=None)}
 
 
-def _answered(session: Session, record: Record, event: AssistantMessage) -> Session:
-    return _run(replace(session, messages=session.messages + 1, leaf=record.entry), checkpoint=None)
+def _failed(session: Session, record: Record, event: CallFailed) -> Changes:
+    return _running(session, checkpoint=None)
 
 
-def _failed(session: Session, record: Record, event: CallFailed) -> Session:
-    return _run(session, checkpoint=None)
-
-
-def _tool_started(session: Session, record: Record, event: ToolStarted) -> Session:
+def _tool_started(session: Session, record: Record, event: ToolStarted) -> Changes:
     calls = session.running.calls if session.running else ()
-    return _run(session, calls=(*calls, OpenCall(event.call, event.name)))
+    return _running(session, calls=(*calls, OpenCall(event.call, event.name)))
 
 
-def _tool_ended(session: Session, record: Record, event: ToolEnded) -> Session:
+def _tool_ended(session: Session, record: Record, event: ToolEnded) -> Changes:
     calls = session.running.calls if session.running else ()
-    moved = replace(session, messages=session.messages + 1, leaf=record.entry)
-    return _run(moved, calls=tuple(one for one in calls if one.call != event.call))
+    rest = tuple(one for one in calls if one.call != event.call)
+    return {"messages": session.messages + 1, "leaf": record.entry, **_running(session, calls=rest)}
 
 
-def _ended(session: Session, record: Record, event: TurnEnded) -> Session:
-    return replace(session, running=None, usage=add(session.usage, event.usage))
+def _ended(session: Session, record: Record, event: TurnEnded) -> Changes:
+    return {"running": None, "usage": add(session.usage, event.usage)}
 
 
-def _run(session: Session, **changes: Any) -> Session:
-    """The session with its running turn changed; the same session where none runs."""
-    return replace(session, running=replace(session.running, **changes)) if session.running else session
+def _running(session: Session, **changes: Any) -> Changes:
+    """The running turn, changed; nothing where none runs."""
+    return {"running": replace(session.running, **changes)} if session.running else {}
 
 
-STEPS: Mapping[type[Event], Callable[[Session, Record, Any], Session]] = {
+STEPS: Mapping[type[Event], Callable[[Session, Record, Any], Changes]] = {
     SessionCreated: _created,
     SessionRenamed: _renamed,
     SessionDeleted: _deleted,

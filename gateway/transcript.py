@@ -60,13 +60,13 @@ async def backwards(journal: Journal, session: str, before: int, limit: int, not
     """The last `limit` messages before a seq."""
     found: list[Record] = []
     places: dict[str, str | None] = {}
-    cursor, more = before, True
+    cursor, more, size = before, True, min(PAGE, 2 * limit + 2)  # every other record or so is a message
     while more and len(found) <= limit:
-        page = await journal.read(session, before=cursor, limit=PAGE, last=True)
+        page = await journal.read(session, before=cursor, limit=size, last=True)
         older: list[Record] = []
         _collect(page, older, places, notes)
         found[:0] = older
-        more = len(page) == PAGE
+        more = len(page) == size
         cursor = page[0].seq if page else cursor
     shown = found[-limit:]
     await _place_waiting(journal, session, shown, places, before - 1)

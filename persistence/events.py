@@ -10,8 +10,7 @@ content blocks and usage are Pi's (camel case), because sessions are Pi sessions
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,7 +24,7 @@ PromptMode = Literal["prompt", "steer", "follow_up"]
 class Value(BaseModel):
     """A frozen value that refuses fields it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 # ---------------------------------------------------------------- content blocks, as in a Pi session
@@ -321,8 +320,7 @@ TOOL = By(actor="tool", trust="untrusted")
 SYSTEM = By(actor="system", trust="system")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """An event made durable.
 
     `time` is milliseconds since 1970, `durable` the highest seq that was known to be on disk when this one was written,

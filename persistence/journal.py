@@ -26,7 +26,7 @@ from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.snapshot import Snapshot
 from persistence.streams import REIGNS, STREAMS, Reigns, Stream
 from persistence.subscription import Moment, Subscription
-from persistence.wal import Head, Pending, Wal, Written
+from persistence.wal import Pending, Wal, Written
 
 S = TypeVar("S")
 
@@ -79,7 +79,7 @@ class Journal:
         self._dirty_records = 0
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
-        self._head = replayed.head
+        self._seq, self._chain = replayed.head.seq, replayed.head.checksum.hex()  # of the last record folded
         self._wal = Wal.open(
             means.disk,
             paths.wal,
@@ -97,7 +97,7 @@ class Journal:
     @property
     def seq(self) -> int:
         """The seq of the last durable record that was folded."""
-        return self._head.seq
+        return self._seq
 
     @property
     def error(self) -> str | None:
@@ -178,23 +178,24 @@ class Journal:
                 written.checksum,
                 written.line,
             )
-            self._place(record, Place(written.seq, written.segment, written.offset, written.length))
+            self._folded.step(record)
+            self._tails.follow(record, Place(written.seq, written.segment, written.offset, written.length))
+            self._seq, self._chain = written.seq, written.checksum
             self._show(record)
             if not done.done():
                 done.set_result(record)
+        self._look_what_is_due(batch)
         for pending in failed:
             done = pending.token[0]
             if not done.done():
                 done.set_exception(error or StorageError("the record was not written"))
 
-    def _place(self, record: Record, place: Place) -> None:
-        self._folded.step(record)
-        self._head = Head(record.seq, bytes.fromhex(record.checksum), record.seq)
-        self._tails.follow(record, place)
-        self._dirty_records += 1
-        self._dirty_bytes += len(record.line)
-        if record.stream is not None and self._stream(record.stream).tail_bytes >= SEAL_BYTES:
-            self._full.add(record.stream)
+    def _look_what_is_due(self, batch: list[Written]) -> None:
+        self._dirty_records += len(batch)
+        self._dirty_bytes += sum(len(written.line) for written in batch)
+        states = self._folded.streams(STREAMS)
+        streams = {written.token[2] for written in batch} - {None}
+        self._full.update(stream for stream in streams if states[stream].tail_bytes >= SEAL_BYTES)
         if self._full or self._snapshot_due():
             self._due.set()
 
@@ -334,10 +335,11 @@ class Journal:
         """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         self._dirty_records = self._dirty_bytes = 0
         self._snapshot_at = self._means.clock.monotonic()
-        head, epoch, held, frozen = self._head, self.epoch, self.held, self._folded.copy()
+        seq, chain, epoch, held = self._seq, self._chain, self.epoch, self.held
+        frozen = self._folded.copy()
 
         def write() -> None:
-            taken = Snapshot(head.seq, head.checksum.hex(), epoch, self._sections(frozen), held)
+            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held)
             snapshot.write(self._means.disk, self.paths.snapshots, taken)
 
         try:

@@ -4,7 +4,7 @@ stream   [chunk first..last][chunk first..last] ··· tail_first ─▶ now
 reigns   epoch 1 from seq 1, epoch 3 from seq 871, …
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from persistence.chunks import ChunkRef
 from persistence.events import EVENTS, ChunkSealed, Record, Unknown
@@ -33,12 +33,8 @@ def follow(stream: Stream, record: Record) -> Stream:
             count,
             stream.tail_bytes - event.tail_bytes,
         )
-    return replace(
-        stream,
-        tail_first=record.seq if stream.tail_first is None else stream.tail_first,
-        tail_count=stream.tail_count + 1,
-        tail_bytes=stream.tail_bytes + len(record.line),
-    )
+    first = record.seq if stream.tail_first is None else stream.tail_first
+    return Stream(stream.chunks, first, stream.tail_count + 1, stream.tail_bytes + len(record.line))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from persistence.errors import (
     StorageFull,
     TooLarge,
 )
-from persistence.frame import PREFIX_BYTES, RECORD_BYTES, Bad, Frame, encode, parse
+from persistence.frame import PREFIX_BYTES, RECORD_BYTES, Frame, encode, parse, vouched
 from persistence.scan import Damage, Found, Good, Mark, scan, segment_name, segments, walk
 
 SEGMENT_BYTES = 10 << 20
@@ -179,8 +179,8 @@ class Wal:
             raise NotFound(f"{path} is no longer part of the log") from error
         except OSError as error:
             raise refused(error, path) from error
-        frame = parse(data, 0, ())
-        return self._searched(segment, offset) if isinstance(frame, Bad) else frame.line
+        line = vouched(data)
+        return self._searched(segment, offset) if line is None else line
 
     def between(self, first: int, last: int) -> Iterator[bytes]:
         """The JSON of the records first..last that the log still has, by reading it through. Raises StorageError."""

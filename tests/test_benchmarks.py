@@ -11,7 +11,7 @@ RUN = Path(__file__).parent / "benchmarks" / "run.py"
 
 @pytest.mark.slow
 def test_a_quick_run_prints_a_table_with_a_line_for_each_thing_that_was_measured() -> None:
-    command = [sys.executable, RUN, "--quick", "--only", "append"]
+    command = [sys.executable, str(RUN), "--quick", "--only", "append"]
     outcome = subprocess.run(command, capture_output=True, text=True, check=True)
     table = [line for line in outcome.stdout.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]

@@ -36,7 +36,7 @@ from persistence.replay import Means
 
 MESSAGES_A_TURN = 4
 CHARS = 400
-TURNS_AT_ONCE = 64  #: that wait for the disk together; as many fill a chunk
+TURNS_AT_ONCE = 60  #: that wait for the disk together; so many fill a chunk, and 2,500 leave a tail half as long
 SECRETS = {"FINN_TOKEN": "Zt3vYb0cQ1mUo8WqkJ6xLr2PdHs5NgAf7iEeTjBnCxM", "OPENAI_API_KEY": "sk-Lk20vTqWz8RrYp3uBn6M"}
 WORDS = "the log keeps what was said and done so that a start after a crash goes on where the last one ended; "
 TEXT = (WORDS * 5)[:CHARS]
