@@ -42,10 +42,14 @@ NOTE = "finn was stopped while you were answering and has been started again; yo
 
 @dataclass
 class Remains:
-    """What an interrupted turn left: calls without a result, a message that was being written, what it had cost."""
+    """What an interrupted turn left: calls without a result, a message that was being written, what it had cost.
+
+    `told`: the note about it is there already.
+    """
 
     calls: dict[str, ToolCallBlock] = field(default_factory=dict)
     partial: MessageCheckpointed | None = None
+    told: bool = False
     usage: Usage = field(default_factory=Usage)
 
 
@@ -59,15 +63,17 @@ def remains(events: Iterable[Event]) -> Remains:
             left.usage = add(left.usage, event.usage)
         elif isinstance(event, ToolEnded):
             left.calls.pop(event.call, None)
-        elif isinstance(event, CallFailed):
-            left.partial = None
+        elif isinstance(event, CallFailed) and event.retry_in_s is not None:
+            left.partial = None  # the last failure is followed by what there was of the answer
+        elif isinstance(event, NoteAdded):
+            left.told = event.text == NOTE
         elif isinstance(event, MessageCheckpointed):
             left.partial = event
     return left
 
 
 async def close_interrupted(journal: Journal, session: str, about: About) -> None:
-    """Closes the running turn of a session. Raises StorageError, Damaged, NotFound."""
+    """Closes the running turn of a session; begun and interrupted itself, it goes on. Raises StorageError."""
     running = journal.streams(SESSIONS)[session].running
     if running is None:
         return
@@ -83,7 +89,8 @@ async def close_interrupted(journal: Journal, session: str, about: About) -> Non
     if left.partial is not None:
         partial = left.partial
         await commit(lambda parent: _beginning(partial, parent, about))
-    await commit(lambda parent: NoteAdded(turn=turn, parent=parent, text=NOTE))
+    if not left.told:
+        await commit(lambda parent: NoteAdded(turn=turn, parent=parent, text=NOTE))
     await commit(lambda _: TurnEnded(turn=turn, stop_reason="interrupted", error=INTERRUPTED, usage=left.usage))
 
 

@@ -15,7 +15,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -134,6 +134,7 @@ class Turn:
         self._system = system
         self._entries = entries
         self._seen: Counter[str] = Counter()
+        self._done: dict[str, ToolResult] = {}  # results on their way into the log
         self._writing = asyncio.Lock()  # each entry names the one before it as its parent
 
     @property
@@ -160,12 +161,12 @@ class Turn:
         )
 
     async def abandon(self, stop: MessageStop, reason: str) -> None:
-        """Closes what a cancelled turn left open: the message keeps its beginning, each open call gets `reason`."""
+        """Closes what a turn left open: the message keeps its beginning, a call that has no result gets `reason`."""
         blocks = self.live.blocks()
         if blocks:
             await self._answer(blocks, Usage(), stop, None)
         for call in list(self.live.calls.values()):
-            await self._result(call, ToolResult(reason, is_error=True))
+            await self._result(call, self._done.get(call.id) or ToolResult(reason, is_error=True))
 
     # ------------------------------------------------------------ the context
 
@@ -179,7 +180,10 @@ class Turn:
     async def _hear(self, mode: PromptMode) -> bool:
         """Takes what was said meanwhile; whether there was anything."""
         taken = await self._stage.take(mode, self._leaf)
-        self._entries.extend(entry for record in taken if (entry := entry_of(record)) is not None)
+        for record in taken:
+            said = entry_of(record)
+            if said is not None:
+                self._entries.append(replace(said, parent=self._leaf, turn=self.id))
         return bool(taken)
 
     async def _write(self, make: Callable[[str | None], Event], by: By) -> None:
@@ -340,8 +344,10 @@ class Turn:
                 details=result.details,
             )
 
+        self._done[call.id] = result
         await self._write(made, TOOL)
         self.live.calls.pop(call.id, None)
+        del self._done[call.id]
 
     async def _repeated(self, calls: Iterable[ToolCallBlock]) -> None:
         """Tells the model when it makes the very same call for the third time."""

@@ -11,6 +11,7 @@ ours makes the file suspect: it goes to quarantine, and the mirror is written an
 import asyncio
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from agent.session import SESSIONS, Session
 from agent.stage import message
 from persistence.clock import iso
 from persistence.disk import Disk, replace
+from persistence.errors import FinnError
 from persistence.events import (
     AssistantMessage,
     ContextCut,
@@ -172,8 +174,9 @@ class Mirror:
                 del self._behind[session]
                 try:
                     await self._catch_up(session)
-                except OSError as error:
-                    # A mirror is derived: the log goes on without it, and the next record tries again.
+                except (OSError, FinnError) as error:
+                    # A mirror is derived: the log goes on without it, and the next record looks at the file anew.
+                    self._written.pop(session, None)
                     log.error("mirror of %s is behind: %s", session, error)
             self._wake.clear()
             await self._wake.wait()
@@ -206,12 +209,21 @@ class Mirror:
             return 0, None
         try:
             last = json.loads(_last_line(path))
-            return (last["finnSeq"], last["id"]) if last["type"] != "session" else (0, None)
-        except (ValueError, KeyError, TypeError):
-            kept = self._quarantine / f"mirror-{path.name}-{path.stat().st_mtime_ns}"
-            self._disk.rename(path, kept)
-            log.warning("%s was changed by somebody else; it is in %s, written anew from the log", path.name, kept)
+            if last["type"] == "session":
+                return 0, None
+            if last["finnSeq"] > self._journal.seq:
+                raise ValueError("the last line is of a record that is not in the log")
+            return last["finnSeq"], last["id"]
+        except (ValueError, KeyError, TypeError) as error:
+            self._set_aside(path, f"{type(error).__name__}: {error}")
             return 0, None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        kept = self._quarantine / f"mirror-{path.name}-{path.stat().st_mtime_ns}"
+        note = {"from": str(path), "why": reason, "hint": "the file was written anew from the log"}
+        replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
+        self._disk.rename(path, kept)
+        log.warning("%s is not as finn left it; it is in %s, written anew from the log", path.name, kept)
 
 
 def _last_line(path: Path) -> bytes:
@@ -230,5 +242,6 @@ def _last_line(path: Path) -> bytes:
 
 
 def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
+    """Raises FileNotFoundError where somebody removed the file: without its header it would be none."""
+    with open(path, "ab", opener=lambda name, flags: os.open(name, flags & ~os.O_CREAT | os.O_CLOEXEC)) as file:
         file.write(data)

@@ -26,10 +26,11 @@ class Staged:
         self._clock = agent.clock
 
     def stop(self, reason: Literal["abort", "interrupted"]) -> None:
-        """Ends the turn; the first reason counts."""
-        if self.stopping is None and self.task is not None:
+        """Ends the turn, also one that has not begun; the first reason counts."""
+        if self.stopping is None:
             self.stopping = reason
-            self.task.cancel()
+            if self.task is not None:
+                self.task.cancel()
 
     def uncancel(self) -> None:
         """Lets the turn's task close what it left open."""

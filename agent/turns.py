@@ -10,11 +10,12 @@ interrupted at the next start; what was waiting then runs, in order. Nothing is 
 import asyncio
 import logging
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from agent.context import Entry, entry_of, load
 from agent.identity import IdentityFiles
-from agent.interruption import INTERRUPTED, UNKNOWN_OUTCOME, close_interrupted
+from agent.interruption import INTERRUPTED, NOTE, UNKNOWN_OUTCOME, close_interrupted
 from agent.loop import Agent, Live, Turn
 from agent.session import SESSIONS, Session, Waiting, text_sha
 from agent.stage import Staged, message
@@ -26,6 +27,8 @@ from persistence.events import (
     AssistantMessage,
     By,
     Json,
+    MessageStop,
+    NoteAdded,
     Problem,
     PromptMode,
     Record,
@@ -40,7 +43,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.journal import Journal
-from persistence.subscription import Moment
+from persistence.subscription import Moment, Subscription
 
 log = logging.getLogger("finn.turns")
 
@@ -48,7 +51,12 @@ TURNS_AT_ONCE = 4
 WAITING_MOST = 32
 LIVE_CONTEXTS = 16  #: sessions whose context is kept in memory
 
-ABORTED = "Stopped by the user before it finished. Whether it took effect is unknown."
+#: How a turn that did not come to its end closes what it left open: its message, its calls.
+ABANDONED: Mapping[TurnStop, tuple[MessageStop, str]] = {
+    "abort": ("abort", "Stopped by the user before it finished. Whether it took effect is unknown."),
+    "interrupted": ("interrupted", UNKNOWN_OUTCOME),
+    "error": ("error", "The turn failed before this finished. Whether it took effect is unknown."),
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,8 @@ class Turns:
         self._contexts: OrderedDict[str, list[Entry]] = OrderedDict()
         self._places = asyncio.Semaphore(TURNS_AT_ONCE)
         self._group: asyncio.TaskGroup | None = None
-        self._draining = False
+        self._draining = self._drained = False
+        self._awaited: set[Subscription] = set()
 
     # ------------------------------------------------------------ what is
 
@@ -163,6 +172,9 @@ class Turns:
         """Waits until the turn of an accepted message has ended, whatever its end."""
         turn, reply = accepted.turn, ""
         subscription = self._journal.subscribe(session, accepted.seq - 1)
+        self._awaited.add(subscription)
+        if self._drained:
+            subscription.close()
         try:
             async for item in subscription:
                 event = item.event if isinstance(item, Record) else None
@@ -172,9 +184,15 @@ class Turns:
                     reply = "".join(block.text for block in event.content if isinstance(block, TextBlock))
                 elif isinstance(event, TurnEnded) and event.turn == turn and isinstance(item, Record):
                     return Outcome(event, item.seq, reply)
+                elif isinstance(event, SessionDeleted) and not self._runs(session, turn):
+                    raise NotFound("the session was deleted", hint="POST …/restore brings it back")
         finally:
+            self._awaited.discard(subscription)
             self._journal.unsubscribe(session, subscription)
         raise Draining("finn stopped before the turn ended", hint="ask again under the same Idempotency-Key")
+
+    def _runs(self, session: str, turn: str) -> bool:
+        return session in self._playing and self._playing[session].id == turn
 
     # ------------------------------------------------------------ running
 
@@ -197,6 +215,9 @@ class Turns:
             stage.stop("interrupted")
         if self._serving:
             await asyncio.wait(list(self._serving.values()))
+        self._drained = True
+        for subscription in self._awaited:
+            subscription.close()
 
     def _follow(self, record: Record) -> None:
         """Keeps an eye on the log: what was said is run, whoever said it and whether or not they still wait."""
@@ -235,13 +256,14 @@ class Turns:
         stage = self._playing[session] = Staged(self._journal, self._agent, session, turn)
         try:
             async with asyncio.TaskGroup() as group:
-                stage.task = group.create_task(self._perform(stage, head))
+                group.create_task(self._perform(stage, head))
         finally:
             del self._playing[session]
 
     async def _perform(self, stage: Staged, head: Waiting) -> None:
         """One turn from its start to its end, whatever happens in between."""
         stop: TurnStop
+        stage.task = asyncio.current_task()
         try:
             stop, problem = await self._run(stage, head)
         except asyncio.CancelledError:
@@ -249,31 +271,38 @@ class Turns:
                 raise
             stage.uncancel()
             stop, problem = stage.stopping, INTERRUPTED if stage.stopping == "interrupted" else None
-            if stage.turn is not None:
-                await stage.turn.abandon(stage.stopping, ABORTED if stop == "abort" else UNKNOWN_OUTCOME)
         except FinnError as error:
             stop, problem = "error", Problem(code=error.code, message=error.message, hint=error.hint)
         except Exception as error:
             # A defect of ours ends this turn, in words; it must not end the agent.
             log.exception("turn %s failed", stage.id)
             stop, problem = "error", Problem(code="internal", message=f"the turn failed: {error!r}", hint="see the log")
+        if stage.turn is not None and stop in ABANDONED:
+            await stage.turn.abandon(*ABANDONED[stop])
+        if stop == "interrupted":
+            leaf = self._journal.streams(SESSIONS)[stage.session].leaf
+            await stage.record(NoteAdded(turn=stage.id, parent=leaf, text=NOTE), SYSTEM)
         usage = stage.turn.usage if stage.turn else Usage()
         await stage.record(TurnEnded(turn=stage.id, stop_reason=stop, error=problem, usage=usage), SYSTEM)
 
     async def _run(self, stage: Staged, head: Waiting) -> tuple[TurnStop, Problem | None]:
         parent = self._journal.streams(SESSIONS)[stage.session].leaf
         await stage.record(TurnStarted(turn=stage.id, entry=head.entry, parent=parent), SYSTEM)
+        if stage.stopping is not None:
+            raise asyncio.CancelledError
         identity = await asyncio.to_thread(self._identity.look)
-        entries = await self._context(stage.session, head.entry, parent)
+        entries = await self._context(stage, head.entry, parent)
         stage.turn = Turn(self._agent, stage, stage.id, stage.session, identity.prompt, entries)
         return await stage.turn.run()
 
-    async def _context(self, session: str, entry: str, parent: str | None) -> list[Entry]:
+    async def _context(self, stage: Staged, entry: str, parent: str | None) -> list[Entry]:
         """The entries up to the message `entry`: from memory where the last turn left them, else from the log."""
+        session = stage.session
         entries = self._contexts.pop(session, None)
         if entries is not None and (entries[-1].id if entries else None) == parent:
-            said = await message(self._journal, session, entry)
-            entries.extend(one for one in (entry_of(said),) if one is not None)
+            said = entry_of(await message(self._journal, session, entry))
+            assert said is not None
+            entries.append(replace(said, parent=parent, turn=stage.id))
         else:
             until = self._journal.streams(SESSIONS)[session].context_from
             entries = await load(self._journal, session, entry, until, self._agent.model.about.window)
