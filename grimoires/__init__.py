@@ -1,1 +1,1 @@
-"""The template of the agent's own files, copied into a data directory on a clean start and never over a file that exists."""
+"""The template of the agent's own files: copied on a clean start, never over a file that exists."""
