@@ -89,6 +89,13 @@ class Ids:
         """The next ULID, 26 characters."""
         return self.take(1)[0]
 
+    def follow(self, ulid: str) -> None:
+        """Every id from now on comes after `ulid`, also where the clock stands before it."""
+        from ulid import ULID
+
+        with self._lock:
+            self._last = max(self._last, int(ULID.from_str(ulid)))
+
     def take(self, count: int) -> list[str]:
         """The next so many ULIDs, of one moment."""
         with self._lock:

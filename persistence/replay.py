@@ -99,12 +99,13 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
     repaired = repair(means.disk, paths.wal, paths.quarantine, inspect(means.disk, paths.wal, first, known))
-    blobs, tails, epoch = Blobs(means.disk, paths.blobs), Tails(), base.epoch
+    blobs, tails, epoch, last_id = Blobs(means.disk, paths.blobs), Tails(), base.epoch, ""
     held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
     for found in scan(means.disk, paths.wal, first):
         if not isinstance(found, Good):
             continue
         record = decode(found.line, found.checksum, blobs, lose)
+        last_id = record.id
         tails.follow(record, Place(found.seq, found.segment, found.offset, found.length))
         if found.seq <= base.seq:
             continue
@@ -112,6 +113,8 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
         if isinstance(record.event, Unknown):
             held.append(Held(record.seq, record.stream, record.line.decode()))
         epoch = record.epoch
+    if last_id:
+        means.ids.follow(last_id)
     for stream, state in folded.streams(STREAMS).items():
         if state.chunks:
             tails.drop(stream, state.chunks[-1].last)

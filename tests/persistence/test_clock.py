@@ -50,3 +50,12 @@ def test_no_id_is_given_to_two_threads() -> None:
 
 def test_a_time_is_told_in_utc_with_milliseconds() -> None:
     assert iso(1_795_000_000.25) == "2026-11-18T11:06:40.250Z"
+
+
+def test_ids_come_after_one_that_was_seen_though_the_clock_stands_before_it() -> None:
+    clock = FakeClock()
+    seen = Ids(clock, system_entropy).new()
+    clock.advance(-3600)
+    ids = Ids(clock, system_entropy)
+    ids.follow(seen)
+    assert ids.new() > seen

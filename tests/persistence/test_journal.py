@@ -10,6 +10,7 @@ import pytest
 
 from persistence import events, upcast
 from persistence.chunks import SEAL_BYTES
+from persistence.clock import FakeClock
 from persistence.codec import BLOB_BYTES
 from persistence.disk import SystemDisk
 from persistence.errors import Locked, StorageClosed, StorageError, StorageFull
@@ -468,3 +469,13 @@ async def test_a_chunk_is_on_disk_before_the_record_that_names_it(tmp_path: Path
         await journal.seal(STREAM)
     assert found == [True]
     assert [record.by for record in logged(tmp_path)[-3:]] == [OWNER, OWNER, SYSTEM]
+
+
+async def test_record_ids_increase_across_a_start_under_a_clock_that_went_back(tmp_path: Path) -> None:
+    clock = FakeClock()
+    async with opened(tmp_path, with_means=means(clock=clock)) as journal:
+        before = await journal.commit(SessionCreated(title=""), stream=STREAM)
+    clock.advance(-3600)
+    async with opened(tmp_path, with_means=means(clock=clock, seed=1)) as journal:
+        after = await journal.commit(SessionCreated(title=""), stream=STREAM)
+    assert after.id > before.id
