@@ -43,7 +43,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.journal import Journal
-from persistence.subscription import Moment, Subscription
+from persistence.subscription import Moment, Overrun, Subscription
 
 log = logging.getLogger("finn.turns")
 
@@ -169,8 +169,16 @@ class Turns:
         return stage is not None
 
     async def outcome(self, session: str, accepted: Accepted) -> Outcome:
-        """Waits until the turn of an accepted message has ended, whatever its end."""
-        turn, reply = accepted.turn, ""
+        """Waits until the turn of an accepted message has ended, whatever its end. Raises Draining, NotFound."""
+        while True:
+            try:
+                return await self._outcome(session, accepted)
+            except Overrun:
+                continue  # what went by too fast is in the log
+
+    async def _outcome(self, session: str, accepted: Accepted) -> Outcome:
+        turn: str | None = None  # whose it is, once it has its place: a steering message may come too late for its turn
+        reply = ""
         subscription = self._journal.subscribe(session, accepted.seq - 1)
         self._awaited.add(subscription)
         if self._drained:
@@ -184,15 +192,15 @@ class Turns:
                     reply = "".join(block.text for block in event.content if isinstance(block, TextBlock))
                 elif isinstance(event, TurnEnded) and event.turn == turn and isinstance(item, Record):
                     return Outcome(event, item.seq, reply)
-                elif isinstance(event, SessionDeleted) and not self._runs(session, turn):
+                elif isinstance(event, SessionDeleted) and turn is None and not self._exists(session):
                     raise NotFound("the session was deleted", hint="POST …/restore brings it back")
         finally:
             self._awaited.discard(subscription)
             self._journal.unsubscribe(session, subscription)
         raise Draining("finn stopped before the turn ended", hint="ask again under the same Idempotency-Key")
 
-    def _runs(self, session: str, turn: str) -> bool:
-        return session in self._playing and self._playing[session].id == turn
+    def _exists(self, session: str) -> bool:
+        return self._journal.streams(SESSIONS)[session].exists
 
     # ------------------------------------------------------------ running
 

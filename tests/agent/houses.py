@@ -180,7 +180,14 @@ class House:
         await self.until(lambda: self.state(session).running is None and not self.state(session).waiting)
 
     async def log(self, session: str = SESSION) -> tuple[Record, ...]:
-        return await self.journal.read(session)
+        """What was said and done in a session."""
+        return await self.journal.read(session, after=self.state(session).created_seq)
+
+    async def pass_time(self, until: Callable[[], bool]) -> None:
+        """Moves the clock on until then."""
+        while not until():
+            self.clock.advance(0.5)
+            await asyncio.sleep(0.0005)
 
 
 @asynccontextmanager

@@ -347,3 +347,10 @@ async def test_the_same_system_and_tools_go_to_the_model_with_every_call(tmp_pat
     assert {(request.system, request.tools, request.session) for request in play.model.requests} == {
         ("You are.", (ECHO.declaration,), "s")
     }
+
+
+async def test_what_a_failed_try_had_streamed_is_no_part_of_the_next_one(tmp_path: Path) -> None:
+    tries = [[{"text": "Beg"}, {"error": "cut"}], [{"text": "ok"}, {"sleep": 3}]]
+    play = Play(tmp_path, [{"attempts": tries}])
+    await play.run()
+    assert play.stage.told() == ["failed 1, again in 2.0", "so far: ok", "stop: ok"]
