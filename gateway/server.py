@@ -317,7 +317,15 @@ class Socket(WebSocketsSansIOProtocol):
             self.transport.write(told(Refused(*MALFORMED), self.config, ()))
             self.transport.close()
 
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.loop.call_later(LINGER_S, self.transport.abort)
+
     async def send(self, message: ASGISendEvent) -> None:
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            # Whoever does not read is not waited for: neither before the close frame, nor until it has been taken.
+            self.loop.call_later(self.close_timeout if self.writable.is_set() else LINGER_S, self.transport.abort)
+            self.writable.set()
         await super().send(message)
         if self.initial_response and self.close_sent:
             self.handshake_complete = True  # uvicorn forgets it after a refusal, and would log an error of ours

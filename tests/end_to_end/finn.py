@@ -40,8 +40,17 @@ READY = re.compile(r"finn is at http://[^\n]*:([0-9]+)\nlog in: (\S+)\n")
 Frame = dict[str, Any]
 Headers = Mapping[str, str]
 NONE: Headers = {}
-RECORDS = ("user_message", "message", "tool_start", "tool_end", "turn_end", "retry", "note", "context_cut")
-PASSING = ("hello", "text_delta", "thinking_delta", "tool_update", "queue", "pong", "session", "draining")
+RECORDS = (
+    "user_message",
+    "turn_start",
+    "message",
+    "tool_start",
+    "tool_end",
+    "turn_end",
+    "retry",
+    "note",
+    "context_cut",
+)
 
 
 @dataclass(frozen=True)
@@ -206,7 +215,7 @@ class Finn:
     ) -> Answer:
         """One request on a connection of its own. A body that is not bytes is sent as JSON."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        data = body if isinstance(body, bytes | None) else json.dumps(body, ensure_ascii=False).encode()
         kind = {"Content-Type": "application/json"} if data is not None else {}
         try:
             connection.request(method, path, data, {**(self.bearer if bearer else {}), **kind, **headers})
@@ -307,7 +316,7 @@ class Line:
                 return frame
 
     async def send(self, frame: object) -> None:
-        await self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame))
+        await self.socket.send(frame if isinstance(frame, str | bytes) else json.dumps(frame, ensure_ascii=False))
 
     async def say(self, text: str, request_id: str | None = None, kind: str = "prompt") -> Frame:
         """Says something; the frame that acknowledges it."""
