@@ -129,7 +129,7 @@ def cut(found: Sequence[Entry], fixed_chars: int, window: int) -> int:
     ratio = _ratio(found, fixed_chars)
     size = (fixed_chars + sum(one.chars for one in found)) * ratio
     left_out = 0
-    while size > budget:
+    while found and size > budget:
         turn = found[left_out].turn
         end = next((i for i in range(left_out, len(found)) if found[i].turn != turn), None)
         if end is None:
