@@ -92,7 +92,7 @@ async def test_four_turns_run_at_once_and_the_others_when_there_is_room(tmp_path
         home.clock.advance(1)
         for session in sessions:
             await home.idle(session)
-        assert home.turns.active == 0
+        await home.until(lambda: home.turns.active == 0)
 
 
 async def test_a_queue_takes_so_many_and_says_busy_to_the_next(tmp_path: Path) -> None:
