@@ -11,7 +11,6 @@ import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -36,7 +35,7 @@ from gateway.hub import Hub
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS
 from gateway.rooms import Rooms
-from gateway.routes.health import State, health_routes
+from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
@@ -56,7 +55,6 @@ FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
 LETTING_GO_S = 1.0  #: a turn that waits for a full disk only lets go when the log is closed
-VERSION = version("finn")
 
 log = logging.getLogger("finn.app")
 
@@ -90,13 +88,8 @@ class Finn:
         """The application. `on_ready` is called when prompts are taken, `on_failure` when the start failed."""
         self._on_ready, self._on_failure = on_ready, on_failure
         guard = guards(self._auth, lambda: self.state == "starting")
-        release = {
-            "version": VERSION,
-            "releaseId": self._settings.release or VERSION,
-            "serviceId": self._settings.agent_id,
-        }
         routes = [
-            *health_routes(lambda: self.state, self._sources, self._auth, self._clock, release),
+            *health_routes(lambda: self.state, self._sources, self._auth, self._clock, release_of(self._settings)),
             *login_routes(self._auth, guard, secure=self._entrance.secure),
             *session_routes(self.rooms, guard),
             WebSocketRoute(

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from typing import TextIO
 
 from persistence.clock import iso
-from persistence.events import Json
+from persistence.values import Json
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
 

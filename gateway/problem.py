@@ -11,10 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -23,14 +22,17 @@ from starlette.types import ExceptionHandler
 
 from gateway.logs import REQUEST_ID
 from persistence.errors import FinnError
-from persistence.events import Json
+from persistence.values import Json
 
 MEDIA_TYPE = "application/problem+json"
 MAX_BODY = 2**20  #: bytes of a request
 MAX_DEPTH = 32  #: arrays and objects inside one another
 SHOWN_ERRORS = 3  #: of a body's faults, how many are told at once
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel")
 
 
 class Code(NamedTuple):
@@ -204,6 +206,8 @@ def _is_unicode(value: Json) -> bool:
 
 def validate(model: type[Model], value: Json) -> Model:
     """`value` as a model. Raises Refused `invalid_body`, which names the fields and repeats none of what they held."""
+    from pydantic import ValidationError  # imported on use: a start to the first answer need not pay for it
+
     try:
         return model.model_validate(value)
     except ValidationError as error:

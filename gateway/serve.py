@@ -1,6 +1,7 @@
 """`finn serve`: from settings to a process that ends with the right exit code.
 
-    model ─▶ bind ─▶ auth ─▶ serve (starting ─▶ ready: run.json, the login link) ─▶ signal ─▶ drain ─▶ 0
+    bind ─▶ the porch answers ─▶ model ─▶ auth ─▶ finn (starting ─▶ ready: run.json, the login link)
+         ─▶ signal ─▶ drain ─▶ 0
 
 1 where the start or the run failed, with the reason on stderr; never 0 after a crash.
 """
@@ -10,16 +11,25 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agent import models
-from gateway.app import Finn
+from starlette.applications import Starlette
+
 from gateway.auth import Auth, hide_memory
+from gateway.checks import layers
 from gateway.logs import logging_to
+from gateway.porch import Porch
+from gateway.routes.health import release_of
 from gateway.server import Server, bind
 from gateway.settings import Settings, scrub
 from persistence.clock import SystemClock, iso, system_entropy
 from persistence.disk import SystemDisk, refused, replace
 from persistence.errors import FinnError
+from persistence.redact import Redactor
+
+if TYPE_CHECKING:
+    from agent.models import Chosen
+    from gateway.app import Finn
 
 RUN = "run.json"
 
@@ -27,48 +37,86 @@ RUN = "run.json"
 def serve(settings: Settings) -> int:
     """Runs finn until it is told to stop; the exit code. Raises FinnError for what keeps it from starting."""
     os.umask(0o077)
-    clock = SystemClock()
-    model = models.choose(_chosen(settings), clock)
     listener = bind(settings.host, settings.port)
-    try:
-        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise refused(error, settings.data_dir) from error
-    port = listener.getsockname()[1]
-    auth = Auth.open(settings.data_dir / "auth", clock=clock, entropy=system_entropy, token=settings.token)
     scrub()
     if sys.platform == "linux":
         hide_memory()
-    finn = Finn(settings, model, auth, clock, system_entropy, port)
-    url = settings.entrance(port).url
-    run = settings.data_dir / RUN
-
-    def ready() -> None:
-        gc.freeze()
-        note = {"pid": os.getpid(), "url": url, "epoch": finn.rooms().journal.epoch, "since": iso(clock.now())}
-        replace(SystemDisk(), run, json.dumps(note).encode())
-        print(f"finn is at {url}\nlog in: {auth.login_url(url)}", flush=True)
-
-    def failed() -> None:
-        server.should_exit = True
-
-    server = Server(
-        finn.app(ready, failed),
+    port = listener.getsockname()[1]
+    process = _Process(settings, port)
+    porch = Porch(
+        process.build,
+        process.end,
+        layers(settings.entrance(port), clock=process.clock, entropy=system_entropy),
+        release_of(settings),
+    )
+    server = process.server = Server(
+        porch,
         listener,
         entropy=system_entropy,
-        drain=finn.drain,
+        drain=process.drain,
         budget_s=settings.shutdown_budget,
         proxies=settings.trusted_proxies,
     )
-    with logging_to(sys.stderr, settings.log_level, finn.redactor.text):
+    with logging_to(sys.stderr, settings.log_level, process.redact):
         code = server.run_to_the_end()
-    if finn.failure is None:
-        run.unlink(missing_ok=True)
+    failure = porch.failure or (process.finn.failure if process.finn else None)
+    if failure is None:
+        run_path(settings.data_dir).unlink(missing_ok=True)
         return code
-    if isinstance(finn.failure, FinnError):
-        raise finn.failure
-    print(f"finn: {finn.failure!r} (the log tells more)", file=sys.stderr)
+    if isinstance(failure, FinnError):
+        raise failure
+    print(f"finn: {failure!r} (the log tells more)", file=sys.stderr)
     return 1
+
+
+class _Process:
+    """What a running process holds: the server, and finn once it is built."""
+
+    server: Server
+
+    def __init__(self, settings: Settings, port: int) -> None:
+        self.clock = SystemClock()
+        self.finn: Finn | None = None
+        self._settings = settings
+        self._port = port
+        self._redactor = Redactor(settings.secrets)
+
+    def build(self) -> Starlette:
+        """Imports finn and makes it. Raises FinnError; where the settings are at fault, no file was touched."""
+        from agent import models  # these two are half of a start, and come after the port is open
+        from gateway.app import Finn
+
+        settings = self._settings
+        model = models.choose(_chosen(settings), self.clock)
+        try:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise refused(error, settings.data_dir) from error
+        auth = Auth.open(settings.data_dir / "auth", clock=self.clock, entropy=system_entropy, token=settings.token)
+        finn = self.finn = Finn(settings, model, auth, self.clock, system_entropy, self._port)
+        self._redactor = finn.redactor
+
+        def ready() -> None:
+            gc.freeze()
+            url = settings.entrance(self._port).url
+            note = {"pid": os.getpid(), "url": url, "epoch": finn.rooms().journal.epoch, "since": iso(self.clock.now())}
+            replace(SystemDisk(), run_path(settings.data_dir), json.dumps(note).encode())
+            print(f"finn is at {url}\nlog in: {auth.login_url(url)}", flush=True)
+
+        return finn.app(ready, self.end)
+
+    def end(self) -> None:
+        """Ends the server."""
+        self.server.should_exit = True
+
+    async def drain(self) -> None:
+        """Closes what runs, where anything runs yet."""
+        if self.finn is not None:
+            await self.finn.drain()
+
+    def redact(self, text: str) -> str:
+        """The text as it may be logged."""
+        return self._redactor.text(text)
 
 
 def run_path(data_dir: Path) -> Path:
@@ -76,9 +124,11 @@ def run_path(data_dir: Path) -> Path:
     return data_dir / RUN
 
 
-def _chosen(settings: Settings) -> models.Chosen:
+def _chosen(settings: Settings) -> "Chosen":
+    from agent.models import Chosen
+
     anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    return models.Chosen(
+    return Chosen(
         model=settings.model,
         base_url=settings.model_base_url,
         anthropic_key=anthropic.reveal() if anthropic else None,

@@ -10,11 +10,11 @@ content blocks and usage are Pi's (camel case), because sessions are Pi sessions
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
 """
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Json = Any  #: what a JSON text can hold
+from persistence.values import Json as Json
 
 MessageStop = Literal["stop", "length", "tool_use", "abort", "error", "interrupted"]
 TurnStop = Literal["stop", "length", "tool_limit", "abort", "error", "interrupted", "refused", "budget"]

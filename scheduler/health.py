@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persistence.clock import iso
-from persistence.events import Json
+from persistence.values import Json
 
 Status = Literal["pass", "warn", "fail"]
 ORDER: tuple[Status, ...] = ("pass", "warn", "fail")

@@ -1,6 +1,7 @@
 """Probes: is the process alive, does it take work, is it well."""
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Literal
 
 from starlette.requests import Request
@@ -9,11 +10,18 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.auth import Auth, has_credentials
 from gateway.problem import Refused
+from gateway.settings import Settings
 from persistence.clock import Clock
 from scheduler.health import Source, judge
 
+VERSION = version("finn")
 State = Literal["starting", "serving", "draining"]
 MEDIA_TYPE = "application/health+json"
+
+
+def release_of(settings: Settings) -> dict[str, str]:
+    """What runs here, as every answer of /health says it."""
+    return {"version": VERSION, "releaseId": settings.release or VERSION, "serviceId": settings.agent_id}
 
 
 def health_routes(

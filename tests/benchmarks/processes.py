@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -44,6 +44,16 @@ class Process:
                 pass
             if time.perf_counter() > self.began + PATIENCE_S:
                 raise TimeoutError(f"no answer on port {self.port}")
+            time.sleep(LOOK_S)
+
+    def takes_prompts(self, data: Path) -> float:
+        """Waits for finn's note that it is ready, which asks nothing of it; milliseconds after the start."""
+        while True:
+            with suppress(OSError, ValueError):
+                if json.loads((data / "run.json").read_bytes())["pid"] == self.pid:
+                    return (time.perf_counter() - self.began) * 1000
+            if time.perf_counter() > self.began + PATIENCE_S:
+                raise TimeoutError(f"finn on {data} does not get ready")
             time.sleep(LOOK_S)
 
     def listens(self) -> None:

@@ -24,7 +24,7 @@ def measure(folder: Path, quick: bool) -> Iterator[Measured]:
             anchor, base = process.answers("/health"), process.rss()
         with finn(data) as process:
             answered = process.answers("/health")
-            serving = process.answers("/readyz")
+            serving = process.takes_prompts(data)
             held = process.rss()
             time.sleep(PRELOADED_S if number < 5 else 0)
             settled = process.rss()

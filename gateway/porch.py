@@ -1,0 +1,88 @@
+"""What answers while finn itself is still being loaded.
+
+    port open ─▶ the porch: probes are answered, everybody else waits ─▶ the house is built in a thread, and opened
+                                                                       ─▶ every request goes into the house
+
+Half of a start is reading Python modules. None of them is needed to say that the process lives, so they come after the
+port is open, and whoever knocks meanwhile is let in a moment later.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.checks import PROBES
+from gateway.problem import EXCEPTION_HANDLERS, Refused
+from gateway.routes.health import MEDIA_TYPE
+
+Build = Callable[[], Starlette]  #: imports and makes the house; waits for the disk
+
+
+class Porch:
+    """An ASGI app that hands over to the one that `build` gives, and opens and closes it.
+
+    `failure` is what `build` raised; `on_failure` is called then.
+    """
+
+    def __init__(
+        self, build: Build, on_failure: Callable[[], None], layers: Sequence[Middleware], release: Mapping[str, str]
+    ) -> None:
+        self.failure: Exception | None = None
+        self._build = build
+        self._on_failure = on_failure
+        self._house: Starlette | None = None
+        self._built = asyncio.Event()
+        self._leaving = asyncio.Event()
+
+        async def live(_: Request) -> Response:
+            return PlainTextResponse("ok")
+
+        async def starting(_: Request) -> Response:
+            raise Refused("starting", "finn is starting", hint="try again in a second")
+
+        async def health(_: Request) -> Response:
+            return JSONResponse({"status": "warn", **release, "output": "finn is starting"}, media_type=MEDIA_TYPE)
+
+        self._own = Starlette(
+            routes=[Route("/livez", live), Route("/health", health), Route("/{path:path}", starting)],
+            middleware=layers,
+            exception_handlers=EXCEPTION_HANDLERS,
+            lifespan=self._life,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._own(scope, receive, send)
+            return
+        if scope["path"] not in PROBES:
+            await self._built.wait()
+        await (self._house or self._own)(scope, receive, send)
+
+    @asynccontextmanager
+    async def _life(self, _: Starlette) -> AsyncIterator[None]:
+        opening = asyncio.create_task(self._open())
+        try:
+            yield
+        finally:
+            self._leaving.set()
+            await opening
+
+    async def _open(self) -> None:
+        try:
+            house = await asyncio.to_thread(self._build)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever runs the porch tells it
+            self.failure = error
+            self._built.set()
+            self._on_failure()
+            return
+        async with house.router.lifespan_context(house):
+            self._house = house
+            self._built.set()
+            await self._leaving.wait()
