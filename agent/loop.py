@@ -186,13 +186,14 @@ class Turn:
                 self._entries.append(replace(said, parent=self._leaf, turn=self.id))
         return bool(taken)
 
-    async def _write(self, make: Callable[[str | None], Event], by: By) -> None:
-        """Adds an entry below the leaf. `make` gives the event for a parent."""
+    async def _write(self, make: Callable[[str | None], Event], by: By) -> Event:
+        """Adds an entry below the leaf and gives it as it was recorded. `make` gives the event for a parent."""
         async with self._writing:
             record = await self._stage.record(make(self._leaf), by)
             entry = entry_of(record)
             if entry is not None:
                 self._entries.append(entry)
+            return record.event
 
     # ------------------------------------------------------------ the model
 
@@ -290,9 +291,10 @@ class Turn:
             )
 
         self.live.calls = {block.id: block for block in content if isinstance(block, ToolCallBlock)}
-        await self._write(made, AGENT)
+        answer = await self._write(made, AGENT)
         self.live.clear()
-        return made(None)
+        assert isinstance(answer, AssistantMessage)
+        return answer  # without secrets: what is done is what was recorded
 
     # ------------------------------------------------------------ the tools
 
