@@ -29,8 +29,16 @@ def path(root: Path) -> Path:
     return root / "state" / "sessions" / f"{SESSION}.jsonl"
 
 
+def content(root: Path) -> bytes:
+    """The file, or nothing while there is none."""
+    try:
+        return path(root).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def lines(root: Path) -> list[Json]:
-    data = path(root).read_bytes()
+    data = content(root)
     assert data.endswith(b"\n")
     return [json.loads(line) for line in data.splitlines()]
 
@@ -49,7 +57,7 @@ async def mirrored(root: Path) -> AsyncIterator[House]:
 async def caught_up(home: House, root: Path) -> list[Json]:
     """The lines of the file, once they are those of the log."""
     expected = await export(home.journal, SESSION, home.state(), home.root / "workspace")
-    await home.until(lambda: path(root).exists() and path(root).read_bytes() == expected)
+    await home.until(lambda: content(root) == expected)
     return lines(root)
 
 
@@ -151,7 +159,7 @@ async def test_a_message_that_waits_has_no_line_until_it_has_its_place(tmp_path:
         await home.say("slow")
         await home.until(lambda: (live := home.turns.live(SESSION)) is not None and bool(live.text))
         await home.say("two")
-        await home.until(lambda: path(tmp_path).exists() and len(lines(tmp_path)) == 2)
+        await home.until(lambda: content(tmp_path).count(b"\n") == 2)
         exported = await export(home.journal, SESSION, home.state(), tmp_path)
         assert json.loads(exported.splitlines()[-1])["message"]["content"][0]["text"] == "two", "an export has it"
         home.clock.advance(1)
