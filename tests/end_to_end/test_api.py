@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.routing import Route
 
+from agent.models.builtin import Builtin
+from gateway.app import Finn as GatewayFinn
+from gateway.auth import Auth
+from gateway.openapi import routes_described
+from gateway.settings import read
+from persistence.clock import SystemClock, system_entropy
 from tests.end_to_end.finn import ECHO, Answer, Finn, finn, slow, until
 
 pytestmark = pytest.mark.slow
@@ -318,6 +325,15 @@ def test_openapi_describes_exactly_what_is_answered(it: Finn) -> None:
             answer = it.ask(method.upper(), path.replace("{session}", session))
             there = answer.status not in (404, 405)
             assert there == (method in operations), (method, path, answer.status)
+
+
+def test_every_route_but_the_pages_own_is_described(tmp_path: Path) -> None:
+    settings = read(flags={"FINN_DATA_DIR": str(tmp_path)}, environ={})
+    auth = Auth.open(tmp_path / "auth", clock=SystemClock(), entropy=system_entropy)
+    app = GatewayFinn(settings, Builtin(), auth, SystemClock(), system_entropy, 1).app(lambda: None, lambda: None)
+    routes = [route for route in app.routes if isinstance(route, Route)]
+    served = {(route.path, method) for route in routes for method in (route.methods or set()) - {"HEAD"}}
+    assert served - {("/", "GET"), ("/login.css", "GET")} == set(routes_described())
 
 
 # ---------------------------------------------------------------- the commands
