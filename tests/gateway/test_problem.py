@@ -50,8 +50,8 @@ def test_come_back_later_always_says_when() -> None:
 
 
 def test_every_error_that_a_request_may_meet_has_a_meaning_in_http() -> None:
-    beforehand = {"usage", "locked", "bind", "damaged"}  # these end a start, or are for the log alone
-    assert {each.code for each in tree(FinnError) if each is not Refused} - beforehand - {"internal"} <= set(CODES)
+    elsewhere = {"usage", "locked", "bind", "damaged", "path"}  # these end a start, or are told to a tool's caller
+    assert {each.code for each in tree(FinnError) if each is not Refused} - elsewhere - {"internal"} <= set(CODES)
 
 
 def test_a_problem_says_what_happened_and_what_to_do() -> None:
