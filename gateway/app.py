@@ -72,7 +72,8 @@ class Finn:
         self._clock = clock
         self._entropy = entropy
         self._entrance = settings.entrance(port)
-        self._hub = Hub()
+        self._hub = Hub()  # the sockets
+        self._readers = Hub()  # the event streams
         self._rooms: Rooms | None = None
         self._free_bytes: int | None = None
         self._on_ready: Callable[[], None] = lambda: None
@@ -91,7 +92,7 @@ class Finn:
         routes = [
             *health_routes(lambda: self.state, self._sources, self._auth, self._clock, release_of(self._settings)),
             *login_routes(self._auth, guard, secure=self._entrance.secure),
-            *session_routes(self.rooms, guard),
+            *session_routes(self.rooms, self._readers, guard),
             WebSocketRoute(
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("chat")
             ),
@@ -178,6 +179,7 @@ class Finn:
             rooms.turns.serve(),
             rooms.mirror.serve(),
             self._hub.watch(self._auth, self._clock),
+            self._readers.watch(self._auth, self._clock),
             self._look_after(rooms),
             self._load(rooms),
         )
@@ -206,7 +208,8 @@ class Finn:
         self.state = "draining"
         if self._rooms is not None:
             await self._rooms.turns.drain()
-        await self._hub.leave_all(1012, "restarting", retry_ms=RETRY_MS)
+        for hub in (self._hub, self._readers):
+            await hub.leave_all(1012, "restarting", retry_ms=RETRY_MS)
 
     # ------------------------------------------------------------ facts
 

@@ -1,4 +1,4 @@
-"""Who is connected now: every open socket, so that all of them can be told and closed at once."""
+"""Who is connected now: every open socket or stream, so that all of them can be told and closed at once."""
 
 import asyncio
 from typing import Protocol
@@ -6,18 +6,18 @@ from typing import Protocol
 from gateway.auth import Auth
 from persistence.clock import Clock
 
-WATCH_S = 1.0  #: how soon a rotated token closes the sockets it had opened
+WATCH_S = 1.0  #: how soon a rotated token closes what it had opened
 
 
 class Guest(Protocol):
-    """An open socket."""
+    """An open socket or stream."""
 
     async def leave(self, code: int, reason: str, retry_ms: int | None = None) -> None:
         """Ends it, with a `draining` frame before where `retry_ms` is given. May be called again."""
 
 
 class Hub:
-    """The open sockets."""
+    """The open connections of one kind."""
 
     def __init__(self) -> None:
         self._guests: set[Guest] = set()
@@ -26,19 +26,19 @@ class Hub:
         return len(self._guests)
 
     def enter(self, guest: Guest) -> None:
-        """Counts a socket in."""
+        """Counts one in."""
         self._guests.add(guest)
 
     def exit(self, guest: Guest) -> None:
-        """Counts it out."""
+        """Counts one out."""
         self._guests.discard(guest)
 
     async def leave_all(self, code: int, reason: str, retry_ms: int | None = None) -> None:
-        """Ends every socket."""
+        """Ends every one."""
         await asyncio.gather(*(guest.leave(code, reason, retry_ms) for guest in list(self._guests)))
 
     async def watch(self, auth: Auth, clock: Clock) -> None:
-        """Ends every socket when the token becomes another one, until it is cancelled."""
+        """Ends every one when the token becomes another one, until it is cancelled."""
         known = auth.generation
         while True:
             await clock.sleep(WATCH_S)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from starlette.middleware import Middleware
@@ -18,6 +18,8 @@ from agent.turns import Accepted
 from gateway.auth import Scope
 from gateway.export import markdown
 from gateway.feed import HEARTBEAT_S, Cursor, Feed
+from gateway.frames import Frame
+from gateway.hub import Hub
 from gateway.problem import Refused, read_model
 from gateway.rooms import Open, Rooms
 from gateway.transcript import backwards, forwards
@@ -46,8 +48,8 @@ class Prompt(Value):
     text: str
 
 
-def session_routes(rooms: Open, guard: Guard) -> Sequence[BaseRoute]:
-    """Every route below /api/sessions."""
+def session_routes(rooms: Open, readers: Hub, guard: Guard) -> Sequence[BaseRoute]:
+    """Every route below /api/sessions. `readers` counts the event streams that are open."""
 
     async def create(request: Request) -> Response:
         new = await read_model(request, NewSession)
@@ -130,8 +132,8 @@ def session_routes(rooms: Open, guard: Guard) -> Sequence[BaseRoute]:
         session, _ = found(rooms(), request)
         feed = Feed(rooms(), session, cursor_of(request))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        epoch = rooms().journal.epoch
-        return StreamingResponse(server_sent(feed, epoch), media_type="text/event-stream", headers=headers)
+        stream = EventStream(feed, rooms().journal.epoch)
+        return StreamingResponse(stream.sent(readers), media_type="text/event-stream", headers=headers)
 
     async def exported(request: Request) -> Response:
         session, state = found(rooms(), request)
@@ -187,26 +189,49 @@ async def outcome(rooms: Rooms, session: str, accepted: Accepted) -> dict[str, J
     }
 
 
-async def server_sent(feed: Feed, epoch: int) -> AsyncIterator[str]:
-    """The frames of a feed as server-sent events; a comment now and then keeps proxies from hanging up."""
-    frames = aiter(feed)
-    waiting: asyncio.Task[Any] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(frames))
-            done, _ = await asyncio.wait([waiting], timeout=HEARTBEAT_S)
-            if not done:
-                yield ": still here\n\n"
-                continue
-            frame, waiting = waiting.result(), None
-            kept = f"id: {epoch}-{frame['seq']}\n" if "seq" in frame and frame["type"] not in ("hello", "reset") else ""
-            yield f"{kept}event: {frame['type']}\ndata: {json.dumps(frame, ensure_ascii=False)}\n\n"
-    except (StopAsyncIteration, Overrun, NotFound):
-        return
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-        feed.close()
+class EventStream:
+    """A feed as server-sent events."""
+
+    def __init__(self, feed: Feed, epoch: int) -> None:
+        self._feed = feed
+        self._epoch = epoch
+        self._last: Frame | None = None
+
+    async def leave(self, code: int, reason: str, retry_ms: int | None = None) -> None:
+        """Ends it, once what was on its way has been sent."""
+        if retry_ms is not None:
+            self._last = {"type": "draining", "retry_ms": retry_ms}
+        self._feed.close()
+
+    async def sent(self, readers: Hub) -> AsyncIterator[str]:
+        """Event after event; a comment now and then keeps proxies from hanging up."""
+        frames = aiter(self._feed)
+        waiting: asyncio.Task[Frame] | None = None
+        readers.enter(self)
+        try:
+            while True:
+                waiting = waiting or asyncio.ensure_future(anext(frames))
+                done, _ = await asyncio.wait([waiting], timeout=HEARTBEAT_S)
+                if not done:
+                    yield ": still here\n\n"
+                    continue
+                frame, waiting = waiting.result(), None
+                yield self._event(frame)
+        except StopAsyncIteration:
+            if self._last is not None:
+                yield self._event(self._last)
+        except (Overrun, NotFound):
+            return
+        finally:
+            readers.exit(self)
+            if waiting is not None:
+                waiting.cancel()
+            self._feed.close()
+
+    def _event(self, frame: Frame) -> str:
+        is_record = "seq" in frame and frame["type"] not in ("hello", "reset")
+        name = f"id: {self._epoch}-{frame['seq']}\n" if is_record else ""
+        return f"{name}event: {frame['type']}\ndata: {json.dumps(frame, ensure_ascii=False)}\n\n"
 
 
 def cursor_of(request: Request) -> Cursor | None:

@@ -161,6 +161,27 @@ async def test_a_caller_who_waits_for_a_turn_is_told_that_it_was_interrupted(tmp
         assert await asyncio.to_thread(it.wait) == 0
 
 
+async def test_event_streams_end_and_callers_whose_prompt_waits_are_told_to_come_back(tmp_path: Path) -> None:
+    with finn(tmp_path, HELD_UP) as it, ThreadPoolExecutor() as threads:
+        session = it.new_session()
+        stream = threads.submit(it.raw, it.head(f"GET /api/sessions/{session}/events"))
+        path = f"/api/sessions/{session}/messages?wait=true"
+        async with it.open(session) as line:
+            threads.submit(it.ask, "POST", path, {"text": "long"})
+            await line.until("text_delta")
+            waits = threads.submit(it.ask, "POST", path, {"text": "next"}, {"Idempotency-Key": "next"})
+            await line.until("user_message")
+            it.send_signal(signal.SIGTERM)
+            assert await line.closed() == 1012
+        assert await asyncio.to_thread(it.wait) == 0
+        assert waits.result().code == "draining"
+        assert stream.result().count(b"event: turn_end") == 1
+        assert b"event: draining" in stream.result().partition(b"event: turn_end")[2]
+        assert "error" not in [level(line) for line in it.log.splitlines()]
+        it.start()
+        assert it.say(session, "next", {"Idempotency-Key": "next"})["reply"] == "You said: next"
+
+
 # ---------------------------------------------------------------- what cannot be
 
 

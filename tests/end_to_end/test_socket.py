@@ -369,6 +369,16 @@ async def test_who_has_no_right_to_the_socket_is_told_by_a_close_code_or_a_statu
         assert refused.value.response.status_code == status
 
 
+async def test_a_rotated_token_closes_what_it_had_opened(tmp_path: Path) -> None:
+    with finn(tmp_path, [ECHO]) as it:
+        session = it.new_session()
+        async with it.open(session) as line, events(it, session) as stream:
+            assert (await anext(stream))[1]["type"] == "hello"
+            await asyncio.to_thread(it.command, "token", "--rotate")
+            assert await line.closed() == 4401
+            assert [frame async for _, frame in stream] == []
+
+
 # ---------------------------------------------------------------- steer, follow up, abort, queue
 
 
