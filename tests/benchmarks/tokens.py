@@ -82,9 +82,20 @@ def _since(stamp: str) -> float:
 @asynccontextmanager
 async def speaking() -> AsyncIterator[int]:
     """A model server in this loop, whose tokens say when they were written; its port."""
-    server = await asyncio.start_server(_speak, "127.0.0.1", 0)
-    async with server:
+    listening: set[asyncio.StreamWriter] = set()
+
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        listening.add(writer)
+        try:
+            await _speak(reader, writer)
+        finally:
+            writer.close()
+            listening.discard(writer)
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1]
+        while listening:
+            await asyncio.sleep(0)
 
 
 async def _speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -97,7 +108,6 @@ async def _speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             _write(writer, wire.text(f"{time.perf_counter_ns()} "))
         _write(writer, wire.end([], COUNTS))
         writer.write(b"0\r\n\r\n")
-    writer.close()
 
 
 def _write(writer: asyncio.StreamWriter, events: Iterator[bytes]) -> None:
