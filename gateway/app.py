@@ -229,6 +229,8 @@ class Finn:
         yield Fact("wal:bytes", journal.bytes, "bytes")
         if journal.error:
             yield Fact("wal:error", journal.error, output=journal.error)
+        if journal.trouble:
+            yield Fact("wal:upkeep", journal.trouble, output=journal.trouble)
         if journal.held:
             said = f"{len(journal.held)} records are of a kind or version this release does not know; they are kept"
             yield Fact("wal:held", len(journal.held), output=f"{said}; a newer release will read them")

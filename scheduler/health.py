@@ -60,6 +60,7 @@ def _broken(fact: Fact) -> Status:
 
 JUDGES: Mapping[str, Callable[[Fact], Status]] = {
     "wal:error": _broken,
+    "wal:upkeep": _told,
     "wal:held": _told,
     "gateway:state": _told,
     "recovery:source": _told,
