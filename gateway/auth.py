@@ -36,6 +36,7 @@ COOKIE_S = 30 * 86400
 LINK_S = 600
 TOKEN_BYTES = 32
 LINK_BYTES = 24
+LINK = re.compile(r"[0-9a-f]{64}")  #: the name of a link's file; a crash may leave others beside it
 DRAFT_BYTES = 8  #: of the name of a file that is being made
 WRONG_LIMIT = 10  #: wrong tokens of one address within WRONG_WINDOW_S that are answered 401
 WRONG_WINDOW_S = 60.0
@@ -211,7 +212,7 @@ class Auth:
         """
         path = self._link(code)
         try:
-            ends = int(path.read_text())
+            ends = _ends(path)
             path.unlink()
         except FileNotFoundError:
             return False
@@ -225,7 +226,7 @@ class Auth:
         for name in SystemDisk().names(self._folder / "links"):
             path = self._folder / "links" / name
             with suppress(FileNotFoundError):  # used just now by another process
-                if int(path.read_text()) <= self._clock.now():
+                if LINK.fullmatch(name) and _ends(path) <= self._clock.now():
                     path.unlink()
 
     # ------------------------------------------------------------ the key
@@ -291,6 +292,14 @@ def hide_memory() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) was refused")
+
+
+def _ends(path: Path) -> int:
+    """When a link ends; a file that does not tell is of a link that has ended. Raises FileNotFoundError."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except ValueError:
+        return 0
 
 
 def _sha256(text: str) -> bytes:

@@ -219,6 +219,14 @@ def test_a_link_is_kept_so_that_its_file_does_not_open_anything(folder: Path) ->
     assert (mode(folder / "links"), mode(kept)) == (0o700, 0o600)
 
 
+@pytest.mark.parametrize("name", [".finn-4711-0", "a" * 64])
+def test_a_file_that_is_no_link_keeps_nobody_from_making_one(folder: Path, name: str) -> None:
+    auth = open_auth(folder)
+    auth.new_link()
+    (folder / "links" / name).touch()
+    assert auth.redeem(auth.new_link())
+
+
 def test_links_that_nobody_used_do_not_pile_up(folder: Path, clock: FakeClock) -> None:
     auth = open_auth(folder, clock)
     auth.new_link()
