@@ -10,12 +10,13 @@ cannot be read, the record is served with a sentence in the string's place.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any, Literal, get_origin
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from persistence.blobs import Blobs
 from persistence.errors import Damaged, NotFound, TooLarge
-from persistence.events import By, Event, Json, Record
+from persistence.events import By, Event, Json, Record, Value
 from persistence.redact import Redactor
 from persistence.upcast import lift
 
@@ -88,18 +89,17 @@ def _event(body: dict[str, Json]) -> Event:
     return lift(body["type"], body["v"], body["data"])
 
 
-def _changed(event: Event, change: Callable[[str], str]) -> Event:
-    """The event with every string of it changed."""
-    return type(event).model_validate(_mapped(event.model_dump(), change))
-
-
-def _mapped(data: Json, change: Callable[[str], str]) -> Json:
+def _changed(data: Any, change: Callable[[str], str]) -> Any:
+    """A value with every string of it changed, but for what finn itself calls things: fields, kinds, reasons."""
     if isinstance(data, str):
         return change(data)
+    if isinstance(data, Value):
+        free = (name for name, field in type(data).model_fields.items() if get_origin(field.annotation) is not Literal)
+        return data.model_copy(update={name: _changed(getattr(data, name), change) for name in free})
     if isinstance(data, dict):
-        return {_mapped(key, change): _mapped(value, change) for key, value in data.items()}
+        return {_changed(key, change): _changed(value, change) for key, value in data.items()}
     if isinstance(data, list | tuple):
-        return [_mapped(value, change) for value in data]
+        return type(data)(_changed(value, change) for value in data)
     return data
 
 

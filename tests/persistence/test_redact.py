@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistence.codec import clean
-from persistence.events import AGENT, OWNER, ToolStarted, Unknown, UserMessage
+from persistence.events import (
+    AGENT,
+    OWNER,
+    TOOL,
+    AssistantMessage,
+    ThinkingBlock,
+    ToolCallBlock,
+    ToolStarted,
+    Unknown,
+    Usage,
+    UserMessage,
+)
 from persistence.redact import MIN_SECRET, Redactor
 from persistence.upcast import lift
 
@@ -74,3 +85,29 @@ def test_a_text_without_a_secret_is_the_same_object() -> None:
     data = b"nothing to hide"
     assert REDACTOR.bytes(data) is data
     assert Redactor({"SHORT": "1234567"}).text("1234567") == "1234567"
+
+
+@pytest.mark.parametrize(
+    "secret", ["request_id", "follow_up", "toolCall", "thinking", "untrusted", "assistant_message"]
+)
+def test_a_secret_that_is_one_of_finn_s_own_words_breaks_no_record(secret: str) -> None:
+    redactor = Redactor({"KEY": secret})
+    said = UserMessage(turn="t", parent=None, text=f"it is {secret}", request_id="r", mode="follow_up")
+    answer = AssistantMessage(
+        turn="t",
+        parent=None,
+        content=(ThinkingBlock(thinking=secret), ToolCallBlock(id="c", name="bash", arguments={secret: secret})),
+        api="a",
+        provider="p",
+        model="m",
+        usage=Usage(),
+        stop_reason="tool_use",
+    )
+    for dirty in (said, answer):
+        event, data = clean(dirty, None, TOOL, redactor)
+        body = json.loads(b"{" + data)
+        assert lift(body["type"], body["v"], body["data"]) == event
+        assert body["by"] == {"actor": "tool", "trust": "untrusted"}
+    assert clean(said, None, OWNER, redactor)[0] == said.model_copy(update={"text": f"it is {MASK}"})
+    content = (ThinkingBlock(thinking=MASK), ToolCallBlock(id="c", name="bash", arguments={MASK: MASK}))
+    assert clean(answer, None, OWNER, redactor)[0] == answer.model_copy(update={"content": content})
