@@ -229,11 +229,11 @@ def test_messages_and_exports_hold_what_waits(tmp_path: Path) -> None:
         for text in texts:
             assert text in markdown.body.decode()
             assert any(text in line for line in lines[1:])
+        until(lambda: it.hello(session)["turn"]["text_so_far"])
         it.ask("POST", f"/api/sessions/{session}/stop")
         it.idle(session)
-        entries = [
-            json.loads(line) for line in it.ask("GET", f"/api/sessions/{session}/export?format=jsonl").body.splitlines()
-        ]
+        exported = it.ask("GET", f"/api/sessions/{session}/export?format=jsonl").body
+        entries = [json.loads(line) for line in exported.splitlines()]
         known = {entry["id"] for entry in entries[1:]}
         assert {entry["parentId"] for entry in entries[1:]} - {None} <= known
 
