@@ -9,6 +9,7 @@ Errors go to stderr as `finn: WHAT (HINT)`, with --json as the problem object of
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,18 +23,29 @@ PACKAGES = ("agent", "gateway", "grimoires", "persistence", "scheduler")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = parser().parse_args(argv)
+    os.umask(0o077)  # whatever a command makes is for its owner alone
     try:
         require_own_packages()
         code: int = args.run(args)
+        sys.stdout.flush()
         return code
     except FinnError as error:
         _tell(error, as_json=getattr(args, "json", False))
         return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output is gone, and that is its right
+        _silence()  # the reader of our output is gone, and that is its right
         return 0
+    except OSError as error:
+        _silence()
+        print(f"finn: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _silence() -> None:
+    """What is still to be printed goes nowhere; the end of the process would fail on it again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _tell(error: FinnError, *, as_json: bool) -> None:
@@ -198,7 +210,9 @@ def _sessions_show(args: argparse.Namespace) -> int:
 
 
 def _sessions_export(args: argparse.Namespace) -> int:
-    data = _client(args).download(f"/api/sessions/{args.id}/export?format={args.format}")
+    from urllib.parse import quote
+
+    data = _client(args).download(f"/api/sessions/{quote(args.id, safe='')}/export?format={args.format}")
     sys.stdout.buffer.write(data)
     return 0
 

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from gateway.settings import Settings
-from persistence.errors import FinnError, NotFound
+from gateway.settings import Settings, strong_token
+from persistence.errors import Damaged, FinnError, NotFound, UsageError
 from persistence.events import Json
 
 TIMEOUT_S = 30.0
@@ -39,7 +39,8 @@ def running(data_dir: Path) -> Any:
     try:
         note = json.loads((data_dir / "run.json").read_text())
         os.kill(note["pid"], 0)
-    except (OSError, ValueError, KeyError):
+        urlsplit(note["url"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):  # no process, or no note of ours
         return None
     return note
 
@@ -48,12 +49,22 @@ class Client:
     """One gateway."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = urlsplit(url)
+        """Raises UsageError for what is no URL."""
+        try:
+            self._url = urlsplit(url)
+            usable = self._url.scheme in ("http", "https") and self._url.hostname and self._url.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UsageError(f"{url} is not the address of a finn", hint="say it as http://HOST:PORT")
         self._token = token
 
     @classmethod
     def find(cls, settings: Settings, url: str | None) -> "Client":
-        """The gateway at `url`, or the one that runs on the data directory. Raises Unreachable, NotFound."""
+        """The gateway at `url`, or the one that runs on the data directory.
+
+        Raises Unreachable, NotFound, UsageError, or Damaged where the file does not hold a token.
+        """
         note = running(settings.data_dir)
         if url is None and note is None:
             what = f"no finn is running on {settings.data_dir}"
@@ -61,8 +72,12 @@ class Client:
         path = settings.data_dir / "auth" / "token"
         if settings.token is None and not path.is_file():
             raise NotFound(f"there is no token in {path}", hint="set FINN_TOKEN to the owner's token")
-        token = settings.token.reveal() if settings.token else path.read_text().strip()
-        return cls(url or note["url"], token)
+        try:
+            token = settings.token or strong_token(path.read_text(errors="replace").strip())
+        except ValueError as error:
+            hint = "`finn token --rotate` makes a new one"
+            raise Damaged(f"{path} does not hold a token: it {error}", hint=hint) from None
+        return cls(url or note["url"], token.reveal())
 
     def get(self, path: str, accept: Collection[int] = (200,)) -> Any:
         """The JSON at a path. Raises Answered, Unreachable."""
@@ -104,7 +119,7 @@ class Client:
         headers = {"Authorization": f"Bearer {self._token}"}
         try:
             opened = connect(
-                f"{scheme}://{self._url.netloc}/ws/{session}",
+                f"{scheme}://{self._url.netloc}/ws/{quote(session, safe='')}",
                 additional_headers=headers,
                 compression=None,
                 max_size=None,

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 from gateway.client import Client, Unreachable
 from persistence.clock import Ids, SystemClock, system_entropy
@@ -37,9 +38,9 @@ def converse(client: Client, session: str) -> int:
 def exchange(socket: Any, text: str) -> int:
     """Sends a prompt and prints what follows until its turn ends."""
     request_id = Ids(SystemClock(), system_entropy).new()
-    socket.send(json.dumps({"type": "prompt", "text": text, "request_id": request_id}))
+    text = text.encode(errors="surrogateescape").decode(errors="replace")  # bytes of the terminal that are no UTF-8
     turn: str | None = None
-    for frame in _frames(socket):
+    for frame in _frames(socket, {"type": "prompt", "text": text, "request_id": request_id}):
         data = frame.get("data", {})
         if frame["type"] == "user_message" and data["request_id"] == request_id:
             turn = frame["turn"]
@@ -53,14 +54,18 @@ def exchange(socket: Any, text: str) -> int:
     raise Unreachable("the connection ended before the turn did", hint="the turn goes on; say it in the page or again")
 
 
-def _frames(socket: Any) -> Iterator[Json]:
+def _frames(socket: Any, said: Json) -> Iterator[Json]:
+    """What comes back when something was said. Raises Unreachable with the reason that finn gave for hanging up."""
     from websockets.exceptions import ConnectionClosed
 
     try:
+        socket.send(json.dumps(said))
         for text in socket:
             yield json.loads(text)
     except ConnectionClosed as closed:
-        raise Unreachable(f"the connection was closed: {closed}", hint="the turn goes on without it") from closed
+        reason = closed.rcvd.reason if closed.rcvd else "it broke off"
+        hint = "a turn that has begun goes on without it"
+        raise Unreachable(f"finn closed the connection: {reason}", hint=hint) from closed
 
 
 def _show(kind: str, data: Json) -> None:
@@ -87,7 +92,7 @@ def pages(client: Client, session: str) -> Iterator[Json]:
     """Every message of a session."""
     after = "0"
     while after is not None:
-        page = client.get(f"/api/sessions/{session}/messages?limit=1000&after={after}")
+        page = client.get(f"/api/sessions/{quote(session, safe='')}/messages?limit=1000&after={after}")
         yield from page["messages"]
         after = page["next"]
 

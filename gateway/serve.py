@@ -36,7 +36,6 @@ RUN = "run.json"
 
 def serve(settings: Settings) -> int:
     """Runs finn until it is told to stop; the exit code. Raises FinnError for what keeps it from starting."""
-    os.umask(0o077)
     listener = bind(settings.host, settings.port)
     scrub()
     if sys.platform == "linux":
@@ -60,8 +59,9 @@ def serve(settings: Settings) -> int:
     with logging_to(sys.stderr, settings.log_level, process.redact):
         code = server.run_to_the_end()
     failure = porch.failure or (process.finn.failure if process.finn else None)
-    if failure is None:
+    if process.announced:
         run_path(settings.data_dir).unlink(missing_ok=True)
+    if failure is None:
         return code
     if isinstance(failure, FinnError):
         raise failure
@@ -77,6 +77,7 @@ class _Process:
     def __init__(self, settings: Settings, port: int) -> None:
         self.clock = SystemClock()
         self.finn: Finn | None = None
+        self.announced = False  #: run.json is ours; before, it may be another's who holds the directory
         self._settings = settings
         self._port = port
         self._redactor = Redactor(settings.secrets)
@@ -100,6 +101,7 @@ class _Process:
             gc.freeze()
             url = settings.entrance(self._port).url
             note = {"pid": os.getpid(), "url": url, "epoch": finn.rooms().journal.epoch, "since": iso(self.clock.now())}
+            self.announced = True
             replace(SystemDisk(), run_path(settings.data_dir), json.dumps(note).encode())
             print(f"finn is at {url}\nlog in: {auth.login_url(url)}", flush=True)
 

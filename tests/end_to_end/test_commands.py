@@ -1,0 +1,98 @@
+"""The commands, for an operator who has no luck: every failure is an exit code and one line that says what happened."""
+
+import os
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.finn import COMMAND, ECHO, Finn, finn, made, until
+
+pytestmark = pytest.mark.slow
+
+TOKEN = "aB3dE5gH7jK9mN1pQ3rS5tU7vW9xY1zA3cD5eF7g"
+
+
+@pytest.fixture
+def idle(tmp_path: Path) -> Finn:
+    """A data directory with a token, on which nothing runs."""
+    it = made(tmp_path)
+    (it.data / "auth").mkdir(parents=True)
+    (it.data / "auth" / "token").write_text(TOKEN)
+    return it
+
+
+def assert_told(ended: subprocess.CompletedProcess[str], code: int = 1) -> None:
+    """It ended with that code, and one line tells why."""
+    assert ended.returncode == code, ended
+    assert ended.stderr.startswith("finn: "), ended
+    assert len(ended.stderr.splitlines()) == 1, ended
+
+
+@pytest.mark.parametrize("session", ["nope", "é", "a b\nc", "../../health?"])
+@pytest.mark.parametrize("command", [("chat", "hello", "--session"), ("sessions", "show"), ("sessions", "export")])
+def test_a_session_that_does_not_exist_is_told(tmp_path: Path, command: tuple[str, ...], session: str) -> None:
+    with finn(tmp_path, [ECHO]) as it:
+        assert_told(it.command(*command, session))
+
+
+def test_a_text_in_another_encoding_is_answered(tmp_path: Path) -> None:
+    with finn(tmp_path, [ECHO]) as it:
+        ended = it.command("chat", os.fsdecode(b"caf\xe9"))
+        assert (ended.returncode, ended.stdout) == (0, "You said: caf\ufffd\n")
+
+
+@pytest.mark.parametrize("url", ["foo", "http://", "ftp://x", "http://[::1", "http://127.0.0.1:99999"])
+def test_what_is_no_url_is_a_fault_of_usage(idle: Finn, url: str) -> None:
+    assert_told(idle.command("chat", "hello", "--url", url), code=2)
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"pid":"x"}', '{"pid":1}', '{"pid":1,"url":7}', '{"pid":1e30}'])
+def test_a_run_json_that_is_not_finns_says_that_none_runs(idle: Finn, note: str) -> None:
+    (idle.data / "run.json").write_text(note)
+    assert_told(idle.command("status"))
+
+
+@pytest.mark.parametrize("token", [b"", b"\xff\xfe", b"two\nlines"])
+def test_a_token_file_that_holds_none_is_told(idle: Finn, token: bytes) -> None:
+    (idle.data / "auth" / "token").write_bytes(token)
+    assert_told(idle.command("sessions", "list", "--url", "http://127.0.0.1:1"))
+
+
+def test_output_that_cannot_be_written_is_told(idle: Finn) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [COMMAND, "token", "--data-dir", idle.data],
+            env=idle.environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert_told(ended)
+
+
+def test_what_a_command_makes_is_the_owners_whatever_the_umask(tmp_path: Path) -> None:
+    data = tmp_path / "new" / "data"
+    subprocess.run([COMMAND, "token", "--data-dir", data], check=True, stdout=subprocess.DEVNULL, umask=0)
+    made_here = [data.parent, *data.parent.rglob("*")]
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in made_here} == {0}
+
+
+def test_a_start_that_is_broken_off_leaves_the_run_json_of_another_process(tmp_path: Path) -> None:
+    with finn(tmp_path, [ECHO]) as it, socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        listener.close()
+        command = [str(COMMAND), "serve", "--data-dir", str(it.data), "--port", str(port)]
+        with subprocess.Popen(command, env=it.environment(), stderr=subprocess.DEVNULL) as second:
+            until(lambda: answers(port))
+            second.terminate()
+        assert (it.data / "run.json").exists()
+
+
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as trial:
+        return trial.connect_ex(("127.0.0.1", port)) == 0
