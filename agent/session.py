@@ -19,6 +19,7 @@ from persistence.events import (
     ContextCut,
     Cost,
     Event,
+    Json,
     MessageCheckpointed,
     NoteAdded,
     PromptMode,
@@ -109,6 +110,14 @@ class Session:
     def request(self, request_id: str) -> Request | None:
         """What that request id was answered, if it is remembered."""
         return next((one for one in reversed(self.requests) if one.request_id == request_id), None)
+
+
+def queue(session: Session) -> list[dict[str, Json]]:
+    """The messages that wait, as people see them."""
+    return [
+        {"id": one.entry, "turn": one.turn, "text": one.text, "request_id": one.request_id, "mode": one.mode}
+        for one in session.waiting
+    ]
 
 
 def text_sha(text: str) -> str:

@@ -17,7 +17,7 @@ from agent.context import Entry, entry_of, load
 from agent.identity import IdentityFiles
 from agent.interruption import INTERRUPTED, NOTE, UNKNOWN_OUTCOME, close_interrupted
 from agent.loop import Agent, Live, Turn
-from agent.session import SESSIONS, Session, Waiting, text_sha
+from agent.session import SESSIONS, Session, Waiting, queue, text_sha
 from agent.stage import Staged, message
 from persistence.clock import Ids
 from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound
@@ -26,7 +26,6 @@ from persistence.events import (
     SYSTEM,
     AssistantMessage,
     By,
-    Json,
     MessageStop,
     NoteAdded,
     Problem,
@@ -232,8 +231,8 @@ class Turns:
         session = record.stream
         if session is None or not isinstance(record.event, QUEUE_CHANGES):
             return
-        queue = [_queued(one) for one in self._journal.streams(SESSIONS)[session].waiting]
-        self._journal.announce(session, Moment("queue", None, {"queue": queue}))
+        waiting = queue(self._journal.streams(SESSIONS)[session])
+        self._journal.announce(session, Moment("queue", None, {"queue": waiting}))
         if isinstance(record.event, SessionDeleted):
             if session in self._playing:
                 self._playing[session].stop("abort")
@@ -321,7 +320,3 @@ class Turns:
 
 
 QUEUE_CHANGES = (UserMessage, TurnStarted, SteerTaken, TurnEnded, SessionDeleted, SessionRestored)
-
-
-def _queued(waiting: Waiting) -> dict[str, Json]:
-    return {"id": waiting.entry, "turn": waiting.turn, "text": waiting.text, "request_id": waiting.request_id}

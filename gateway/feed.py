@@ -10,7 +10,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from agent.session import Session
+from agent.session import Session, queue
 from gateway.frames import Frame, clip, frame
 from gateway.rooms import Rooms
 from persistence.events import Json, Record, SessionDeleted
@@ -80,14 +80,6 @@ def _hello(rooms: Rooms, session: str, state: Session) -> Frame:
         "queue": queue(state),
         "turn": _running(rooms, session, state),
     }
-
-
-def queue(state: Session) -> list[Json]:
-    """The messages that wait."""
-    return [
-        {"id": one.entry, "turn": one.turn, "text": one.text, "request_id": one.request_id, "mode": one.mode}
-        for one in state.waiting
-    ]
 
 
 def _running(rooms: Rooms, session: str, state: Session) -> Json:
