@@ -4,18 +4,26 @@
     grimoires/NOTES.md      the state zone: what the agent keeps in mind; its head is always before it
 
 Both are looked at again before every turn and read when they changed, in place or by rename. A file that cannot be used
-(gone, empty, not UTF-8, too long) leaves the last good text in force, and the problem is told.
+(gone, empty, not UTF-8, too long, no plain file) leaves the last good text in force, and the problem is told; before
+the first good one that is the text which finn comes with.
 """
 
+import codecs
 import hashlib
-from dataclasses import dataclass
+import os
+import stat
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import BinaryIO
 
 IDENTITY = "BEAUVOIR.md"
 NOTES = "NOTES.md"
 IDENTITY_BYTES = 64 * 1024
 NOTES_CHARS = 4000  #: of the head of the notes; the rest is found by recall
+NOTES_BYTES = 4 * NOTES_CHARS + 4  #: that are read for them
+
+Stamp = tuple[int, int, int]
 
 GROUND = """\
 Your files: paths are relative to your workspace; grimoires/ holds your own notes, grimoires/BEAUVOIR.md is read-only.
@@ -35,9 +43,10 @@ class Identity:
 class _Text:
     """A file as it was last read: its stamp, its last good text, and its problem."""
 
-    stamp: tuple[int, int, int] | None
+    stamp: Stamp | None
     text: str
     problem: str = ""
+    origin: str = "the last good text"
 
 
 class IdentityFiles:
@@ -45,7 +54,8 @@ class IdentityFiles:
 
     def __init__(self, grimoires: Path) -> None:
         self._grimoires = grimoires
-        self._identity = _Text(None, (resources.files("grimoires") / IDENTITY).read_text("utf-8"))
+        shipped = (resources.files("grimoires") / IDENTITY).read_text("utf-8")
+        self._identity = _Text(None, shipped, origin="the text that finn comes with")
         self._notes = _Text(None, "")
         self.current = self._compose()
 
@@ -69,25 +79,39 @@ class IdentityFiles:
 
 def _look(path: Path, last: _Text, most: int | None) -> _Text:
     """The file's text now, or the last good one with what is wrong. `most` None: it may be missing, empty and long."""
+
+    def kept(problem: str, stamp: Stamp | None = None) -> _Text:
+        return replace(last, stamp=stamp, problem=f"{path.name} {problem}: {last.origin} is in force")
+
     try:
-        stat = path.stat()
-        stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        if stamp == last.stamp:
-            return last
-        if most is not None and stat.st_size > most:
-            return _Text(stamp, last.text, f"{path.name} is longer than {most} bytes: the last good text is in force")
-        text = path.read_text("utf-8")
+        with _opened(path) as file:
+            status = os.fstat(file.fileno())
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp == last.stamp:
+                return last
+            if not stat.S_ISREG(status.st_mode):
+                return kept("is no plain file")
+            if most is not None and status.st_size > most:
+                return kept(f"is longer than {most} bytes", stamp)
+            text = _start(file, most or NOTES_BYTES)
     except FileNotFoundError:
-        return (
-            _Text(None, "")
-            if most is None
-            else _Text(None, last.text, f"{path.name} is gone: the last good text is in force")
-        )
+        return _Text(None, "") if most is None else kept("is gone")
     except (OSError, UnicodeDecodeError) as error:
-        return _Text(None, last.text, f"{path.name} cannot be read ({error}): the last good text is in force")
+        return kept(f"cannot be read ({error})")
     if most is not None and not text.strip():
-        return _Text(stamp, last.text, f"{path.name} is empty: the last good text is in force")
+        return kept("is empty", stamp)
     return _Text(stamp, text)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Opened so that a pipe, which nobody may ever write to, does not hold up the turn."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def _start(file: BinaryIO, most: int) -> str:
+    """The text of a file, or of its first bytes where it has more than `most`. Raises UnicodeDecodeError."""
+    data = file.read(most)
+    return codecs.getincrementaldecoder("utf-8")().decode(data, final=len(data) < most)
 
 
 def _head(text: str) -> str:

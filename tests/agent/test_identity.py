@@ -46,12 +46,18 @@ def _folder(path: Path) -> None:
     path.mkdir()
 
 
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "gone": (lambda path: path.unlink(), "is gone"),
     "empty": (lambda path: path.write_text(" \n"), "is empty"),
     "not UTF-8": (lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
     "too long": (lambda path: path.write_text("x" * (IDENTITY_BYTES + 1)), f"longer than {IDENTITY_BYTES} bytes"),
     "a folder": (_folder, "cannot be read"),
+    "a pipe": (_pipe, "is no plain file"),
 }
 
 
@@ -66,6 +72,7 @@ def test_a_broken_identity_keeps_the_last_good_one_and_says_so_until_it_is_mende
         kept = files.look()
         assert (kept.prompt, kept.checksum) == (good.prompt, good.checksum)
         assert told in kept.problem
+        assert "the last good text is in force" in kept.problem
     if (grimoires / "BEAUVOIR.md").is_dir():
         (grimoires / "BEAUVOIR.md").rmdir()
     by_rename(grimoires / "BEAUVOIR.md", "# I am two.\n")
@@ -76,7 +83,19 @@ def test_a_broken_identity_keeps_the_last_good_one_and_says_so_until_it_is_mende
 def test_a_start_with_a_broken_identity_has_the_one_that_finn_brings(tmp_path: Path) -> None:
     identity = IdentityFiles(tmp_path).look()
     assert template()["BEAUVOIR.md"].decode().strip() in identity.prompt
-    assert "is gone" in identity.problem
+    assert "is gone: the text that finn comes with is in force" in identity.problem
+
+
+def test_notes_in_a_pipe_hold_nobody_up(grimoires: Path) -> None:
+    _pipe(grimoires / "NOTES.md")
+    assert "NOTES.md is no plain file" in IdentityFiles(grimoires).look().problem
+
+
+def test_notes_may_be_cut_within_a_character(grimoires: Path) -> None:
+    (grimoires / "NOTES.md").write_text("x" + "\N{HONEYBEE}" * NOTES_CHARS * 2)
+    look = IdentityFiles(grimoires).look()
+    assert look.problem == ""
+    assert look.prompt.endswith("\N{HONEYBEE}\n[…]")
 
 
 def test_notes_may_be_missing_empty_and_long(grimoires: Path) -> None:
