@@ -211,7 +211,7 @@ class Turn:
                 answer = await self._stream(request)
             except ModelError as error:
                 wait = self._wait(attempt, error)
-                problem = Problem(code=error.code, message=error.message, hint=error.hint)
+                problem = Problem.of(error)
                 await self._failed(attempt, problem, wait)
                 if wait is None:
                     return await self._answer(self.live.blocks(), Usage(), "error", problem)

@@ -34,7 +34,6 @@ from persistence.events import (
     SessionDeleted,
     SessionRestored,
     SteerTaken,
-    TextBlock,
     TurnEnded,
     TurnStarted,
     TurnStop,
@@ -188,7 +187,7 @@ class Turns:
                 if isinstance(event, TurnStarted | SteerTaken) and event.entry.endswith(f"-{accepted.seq}"):
                     turn = event.turn
                 elif isinstance(event, AssistantMessage) and event.turn == turn:
-                    reply = "".join(block.text for block in event.content if isinstance(block, TextBlock))
+                    reply = event.text
                 elif isinstance(event, TurnEnded) and event.turn == turn and isinstance(item, Record):
                     return Outcome(event, item.seq, reply)
                 elif isinstance(event, SessionDeleted) and turn is None and not self._exists(session):
@@ -279,7 +278,7 @@ class Turns:
             stage.uncancel()
             stop, problem = stage.stopping, INTERRUPTED if stage.stopping == "interrupted" else None
         except FinnError as error:
-            stop, problem = "error", Problem(code=error.code, message=error.message, hint=error.hint)
+            stop, problem = "error", Problem.of(error)
         except Exception as error:
             # A defect of ours ends this turn, in words; it must not end the agent.
             log.exception("turn %s failed", stage.id)

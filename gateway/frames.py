@@ -15,9 +15,8 @@ from persistence.events import (
     Event,
     Json,
     NoteAdded,
+    Problem,
     Record,
-    TextBlock,
-    ThinkingBlock,
     ToolEnded,
     ToolStarted,
     TurnEnded,
@@ -62,16 +61,15 @@ def _turn_start(record: Record, event: TurnStarted) -> Made:
 
 
 def _message(record: Record, event: AssistantMessage) -> Made:
-    thinking = joined(event, ThinkingBlock)
     return "message", {
         "id": record.entry,
         "parent": event.parent,
-        "text": joined(event, TextBlock),
-        **({"thinking": thinking} if thinking else {}),
+        "text": event.text,
+        **({"thinking": event.thinking} if event.thinking else {}),
         "model": event.model,
         "usage": event.usage.model_dump(mode="json"),
         "stop_reason": event.stop_reason,
-        **({"error": event.error.model_dump()} if event.error else {}),
+        **failure(event.error),
     }
 
 
@@ -96,7 +94,7 @@ def _tool_end(record: Record, event: ToolEnded) -> Made:
 def _turn_end(record: Record, event: TurnEnded) -> Made:
     return "turn_end", {
         "stop_reason": event.stop_reason,
-        **({"error": event.error.model_dump()} if event.error else {}),
+        **failure(event.error),
         "usage": event.usage.model_dump(mode="json"),
     }
 
@@ -134,13 +132,9 @@ FRAMES: Mapping[type[Event], Callable[[Record, Any], Made]] = {
 }
 
 
-def joined(event: AssistantMessage, kind: type[TextBlock] | type[ThinkingBlock]) -> str:
-    """The text of an answer's blocks of one kind."""
-    return "".join(
-        block.text if isinstance(block, TextBlock) else block.thinking
-        for block in event.content
-        if isinstance(block, TextBlock | ThinkingBlock) and isinstance(block, kind)
-    )
+def failure(error: Problem | None) -> dict[str, Json]:
+    """The field that an error adds; none where there was none."""
+    return {"error": error.model_dump()} if error else {}
 
 
 def clip(text: str) -> tuple[str, bool]:

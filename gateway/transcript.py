@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.frames import joined
+from gateway.frames import failure
 from persistence.clock import iso
 from persistence.events import (
     AssistantMessage,
@@ -16,7 +16,6 @@ from persistence.events import (
     NoteAdded,
     Record,
     SteerTaken,
-    TextBlock,
     ToolEnded,
     TurnEnded,
     TurnStarted,
@@ -129,19 +128,18 @@ def view(record: Record, places: dict[str, str | None]) -> dict[str, Json]:
         return {
             **shared,
             "role": "assistant",
-            "text": joined(event, TextBlock),
+            "text": event.text,
             "content": [block.model_dump(mode="json", exclude_none=True) for block in event.content],
             "usage": event.usage.model_dump(mode="json"),
             "stop_reason": event.stop_reason,
             "model": event.model,
-            **({"error": event.error.model_dump()} if event.error else {}),
+            **failure(event.error),
         }
     if isinstance(event, NoteAdded):
         return {**shared, "role": "note", **_text(event.text)}
     if isinstance(event, ContextCut):
         return {**shared, "role": "context_cut", "left_out": event.left_out, "first_kept": event.first_kept}
-    error = {"error": event.error.model_dump()} if event.error else {}
-    return {**shared, "role": "turn_end", "stop_reason": event.stop_reason, **error}
+    return {**shared, "role": "turn_end", "stop_reason": event.stop_reason, **failure(event.error)}
 
 
 def _text(text: str) -> dict[str, Json]:

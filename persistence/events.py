@@ -14,6 +14,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from persistence.errors import FinnError
 from persistence.values import Json as Json
 
 MessageStop = Literal["stop", "length", "tool_use", "abort", "error", "interrupted"]
@@ -80,6 +81,11 @@ class Problem(Value):
     code: str
     message: str
     hint: str = ""
+
+    @classmethod
+    def of(cls, error: FinnError) -> "Problem":
+        """What people are told of an error."""
+        return cls(code=error.code, message=error.message, hint=error.hint)
 
 
 # ---------------------------------------------------------------- events
@@ -238,6 +244,16 @@ class AssistantMessage(Event):
     usage: Usage
     stop_reason: MessageStop
     error: Problem | None = None
+
+    @property
+    def text(self) -> str:
+        """All that it says."""
+        return "".join(block.text for block in self.content if isinstance(block, TextBlock))
+
+    @property
+    def thinking(self) -> str:
+        """All that was thought before it."""
+        return "".join(block.thinking for block in self.content if isinstance(block, ThinkingBlock))
 
 
 class ToolStarted(Event):

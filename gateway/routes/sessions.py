@@ -18,7 +18,7 @@ from agent.turns import Accepted
 from gateway.auth import Scope
 from gateway.export import markdown
 from gateway.feed import HEARTBEAT_S, Cursor, Feed
-from gateway.frames import Frame
+from gateway.frames import Frame, failure
 from gateway.hub import Hub
 from gateway.problem import Refused, read_model
 from gateway.rooms import Open, Rooms
@@ -184,7 +184,7 @@ async def outcome(rooms: Rooms, session: str, accepted: Accepted) -> dict[str, J
         "seq": accepted.seq,
         "reply": ended.reply,
         "stop_reason": ended.ended.stop_reason,
-        **({"error": ended.ended.error.model_dump()} if ended.ended.error else {}),
+        **failure(ended.ended.error),
         "usage": ended.ended.usage.model_dump(mode="json"),
     }
 
