@@ -17,6 +17,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -30,7 +32,7 @@ RACES = 100  #: how often the kernel is asked again when somebody renames on the
 Zone = Literal["workspace", "grimoires"]
 
 OPENAT2 = 437  # the same number on every architecture
-RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_BENEATH = 0x02, 0x04, 0x08
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 0x02, 0x08
 
 # One at a time in the whole process: what is read is what is replaced, and one name is enough for the unfinished file.
 WRITING = threading.RLock()
@@ -149,7 +151,7 @@ def _sound(path: str) -> str:
 def reading(place: Place) -> Iterator[int]:
     """A descriptor of the regular file at `place`, for reading. Raises PathError."""
     with _told(place), ExitStack() as held:
-        descriptor = _opened(held, place, place.names, os.O_RDONLY, follow=True)
+        descriptor = _opened(held, place)
         _demand_regular(place, os.fstat(descriptor))
         yield descriptor
 
@@ -157,15 +159,15 @@ def reading(place: Place) -> Iterator[int]:
 def is_folder(place: Place) -> bool:
     """Whether there is a folder at `place`. Raises PathError if there is nothing, or no way to it."""
     with _told(place), ExitStack() as held:
-        return stat.S_ISDIR(os.fstat(_opened(held, place, place.names, os.O_RDONLY, follow=True)).st_mode)
+        return stat.S_ISDIR(os.fstat(_opened(held, place)).st_mode)
 
 
 def entries(place: Place) -> list[Entry]:
     """What stands in the folder at `place`, by name; at most FOLDER_ENTRIES of it. Raises PathError."""
     with _told(place), ExitStack() as held:
-        folder = _opened(held, place, place.names, os.O_RDONLY | os.O_DIRECTORY, follow=True)
+        folder = _opened(held, place, os.O_DIRECTORY)
         found = held.enter_context(os.scandir(folder))
-        return sorted((_entry(item) for _, item in zip(range(FOLDER_ENTRIES), found, strict=False)), key=_name)
+        return sorted((_entry(item) for item in islice(found, FOLDER_ENTRIES)), key=attrgetter("name"))
 
 
 def whole(place: Place, limit: int) -> bytes:
@@ -277,14 +279,14 @@ class _How(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
-def beneath(folder: int, names: tuple[str, ...], flags: int, *, follow: bool) -> int:
-    """Opens what `names` lead to below `folder`, which nothing on the way can leave. Raises OSError."""
-    flags |= os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+def beneath(folder: int, names: tuple[str, ...], flags: int) -> int:
+    """Opens for reading what `names` lead to below `folder`, which nothing on the way can leave. Raises OSError."""
+    flags |= os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     if not names:
         return os.open(".", flags, dir_fd=folder)
     if ".." in names:  # openat2 would allow it as long as it stays below
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-    return (_openat2 if has_openat2() else _walk)(folder, names, flags, follow)
+    return (_openat2 if has_openat2() else _walk)(folder, names, flags)
 
 
 @functools.cache
@@ -294,7 +296,7 @@ def has_openat2() -> bool:
         return False
     here = os.open("/", os.O_PATH | os.O_DIRECTORY)
     try:
-        os.close(_openat2(here, (".",), os.O_PATH | os.O_CLOEXEC, True))
+        os.close(_openat2(here, (".",), os.O_PATH | os.O_CLOEXEC))
     except OSError:
         return False
     finally:
@@ -302,8 +304,8 @@ def has_openat2() -> bool:
     return True
 
 
-def _openat2(folder: int, names: tuple[str, ...], flags: int, follow: bool) -> int:
-    how = _How(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | (0 if follow else RESOLVE_NO_SYMLINKS))
+def _openat2(folder: int, names: tuple[str, ...], flags: int) -> int:
+    how = _How(flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     path = os.fsencode("/".join(names))
     for _ in range(RACES):
         descriptor: int = _libc().syscall(OPENAT2, folder, path, ctypes.byref(how), ctypes.sizeof(how))
@@ -319,8 +321,8 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
-def _walk(folder: int, names: tuple[str, ...], flags: int, follow: bool) -> int:
-    """The same without openat2: from folder to folder, through no link at all, whatever `follow` says."""
+def _walk(folder: int, names: tuple[str, ...], flags: int) -> int:
+    """The same without openat2: from folder to folder, through no link at all."""
     with ExitStack() as held:
         for name in names[:-1]:
             folder = _kept(held, os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder))
@@ -331,8 +333,8 @@ def _root(held: ExitStack, place: Place) -> int:
     return _kept(held, os.open(place.root, os.O_RDONLY | os.O_DIRECTORY))
 
 
-def _opened(held: ExitStack, place: Place, names: tuple[str, ...], flags: int, *, follow: bool) -> int:
-    return _kept(held, beneath(_root(held, place), names, flags, follow=follow))
+def _opened(held: ExitStack, place: Place, flags: int = 0) -> int:
+    return _kept(held, beneath(_root(held, place), place.names, flags))
 
 
 def _kept(held: ExitStack, descriptor: int) -> int:
@@ -354,10 +356,6 @@ def _entry(item: os.DirEntry[str]) -> Entry:
     if item.is_dir(follow_symlinks=False):
         return Entry(item.name, "folder")
     return Entry(item.name, "file" if item.is_file(follow_symlinks=False) else "other")
-
-
-def _name(entry: Entry) -> str:
-    return entry.name
 
 
 def _demand_regular(place: Place, there: os.stat_result) -> None:
