@@ -24,6 +24,7 @@ from persistence.events import (
     ToolEnded,
     TurnEnded,
     Usage,
+    seq_of,
 )
 from persistence.journal import Journal
 
@@ -78,7 +79,7 @@ async def close_interrupted(journal: Journal, session: str, about: About) -> Non
     if running is None:
         return
     turn = running.turn
-    since = await _since(journal, session, int(running.entry.partition("-")[2]))
+    since = await _since(journal, session, seq_of(running.entry))
     left = remains(one.event for one in since if getattr(one.event, "turn", None) == turn)
 
     async def commit(make: Callable[[str | None], Event]) -> None:

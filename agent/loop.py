@@ -5,7 +5,7 @@
     │             failed ┘                            ▼                      │
     └──────── take what was said meanwhile ◀──── run them, side by side ◀────┘
 
-The loop knows neither disk nor socket: `Stage.record` makes an event durable before it returns, `Stage.show` is for
+The loop knows neither disk nor socket: `Channel.record` makes an event durable before it returns, `Channel.show` is for
 what only passes by. A prompt is durable before the model is called, a call before it runs, and what was streamed is
 checkpointed every two seconds.
 """
@@ -65,8 +65,8 @@ class Limits:
     checkpoint_s: float = 2.0
 
 
-class Stage(Protocol):
-    """What a turn plays on: durable events, passing moments, and what was said meanwhile."""
+class Channel(Protocol):
+    """What a turn tells and hears: durable events, passing moments, and what was said meanwhile."""
 
     async def record(self, event: Event, by: By) -> Record:
         """Makes an event durable and visible. Finishes also when the turn is cancelled meanwhile."""
@@ -122,14 +122,16 @@ class Live:
 
 
 class Turn:
-    """One turn of one session. `run` plays it and returns how it ended."""
+    """One turn of one session. `run` takes it to its end and says how it ended."""
 
-    def __init__(self, agent: Agent, stage: Stage, turn: str, session: str, system: str, entries: list[Entry]) -> None:
+    def __init__(
+        self, agent: Agent, channel: Channel, turn: str, session: str, system: str, entries: list[Entry]
+    ) -> None:
         self.id = turn
         self.live = Live()
         self.usage = Usage()
         self._agent = agent
-        self._stage = stage
+        self._channel = channel
         self._session = session
         self._system = system
         self._entries = entries
@@ -142,7 +144,7 @@ class Turn:
         return self._entries[-1].id if self._entries else None
 
     async def run(self) -> tuple[TurnStop, Problem | None]:
-        """Plays the turn. Raises StorageError; cancelled, it leaves open what `abandon` then closes."""
+        """Runs the turn. Raises StorageError; cancelled, it leaves open what `abandon` then closes."""
         await self._cut()
         for _ in range(self._agent.limits.rounds):
             answer = await self._ask()
@@ -174,12 +176,12 @@ class Turn:
         left_out = cut(self._entries, len(self._system) + self._agent.fixed_chars, self._agent.model.about.window)
         if left_out:
             event = ContextCut(turn=self.id, first_kept=self._entries[left_out].id, left_out=left_out)
-            await self._stage.record(event, SYSTEM)
+            await self._channel.record(event, SYSTEM)
             del self._entries[:left_out]
 
     async def _hear(self, mode: PromptMode) -> bool:
         """Takes what was said meanwhile; whether there was anything."""
-        taken = await self._stage.take(mode, self._leaf)
+        taken = await self._channel.take(mode, self._leaf)
         for record in taken:
             said = entry_of(record)
             if said is not None:
@@ -189,7 +191,7 @@ class Turn:
     async def _write(self, make: Callable[[str | None], Event], by: By) -> Event:
         """Adds an entry below the leaf and gives it as it was recorded. `make` gives the event for a parent."""
         async with self._writing:
-            record = await self._stage.record(make(self._leaf), by)
+            record = await self._channel.record(make(self._leaf), by)
             entry = entry_of(record)
             if entry is not None:
                 self._entries.append(entry)
@@ -234,10 +236,10 @@ class Turn:
                         return delta
                     if isinstance(delta, TextDelta):
                         live.text.append(delta.text)
-                        self._stage.show("text_delta", {"delta": delta.text})
+                        self._channel.show("text_delta", {"delta": delta.text})
                     elif isinstance(delta, ThinkingDelta):
                         live.thinking.append(delta.text)
-                        self._stage.show("thinking_delta", {"delta": delta.text})
+                        self._channel.show("thinking_delta", {"delta": delta.text})
             raise ModelCut("the model ended its stream without an answer", hint="it is asked again")
         finally:
             ticking.cancel()
@@ -254,7 +256,7 @@ class Turn:
             if now != kept:
                 kept = now
                 event = MessageCheckpointed(turn=self.id, parent=self._leaf, text=now[0], thinking=now[1])
-                await self._stage.record(event, AGENT)
+                await self._channel.record(event, AGENT)
 
     def _wait(self, attempt: int, error: ModelError) -> float | None:
         """Seconds until the next attempt, or None: exponential with jitter, at least what the provider asks for."""
@@ -269,7 +271,7 @@ class Turn:
 
     async def _failed(self, attempt: int, problem: Problem, wait: float | None) -> None:
         event = CallFailed(turn=self.id, attempt=attempt, error=problem, retry_in_s=wait)
-        await self._stage.record(event, SYSTEM)
+        await self._channel.record(event, SYSTEM)
 
     async def _answer(
         self, content: tuple[Block, ...], usage: Usage, stop: MessageStop, error: Problem | None
@@ -317,13 +319,13 @@ class Turn:
     async def _call(self, call: ToolCallBlock, checked: Prepared | Refusal) -> None:
         """The intent, the effect, the result."""
         started = ToolStarted(turn=self.id, call=call.id, name=call.name, args=call.arguments)
-        await self._stage.record(started, AGENT)
+        await self._channel.record(started, AGENT)
         if isinstance(checked, Refusal):
             await self._result(call, ToolResult(checked.text, is_error=True))
             return
 
         def show(text: str) -> None:
-            self._stage.show("tool_update", {"call": call.id, "delta": text})
+            self._channel.show("tool_update", {"call": call.id, "delta": text})
 
         try:
             result = await checked.tool.run(checked.args, self._agent.site, show)

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from agent.session import SESSIONS, Session
-from agent.stage import message
 from persistence.clock import iso
 from persistence.disk import Disk, replace
 from persistence.errors import FinnError
@@ -132,7 +131,7 @@ async def lines(journal: Journal, session: str, after: int, leaf: str | None) ->
             if isinstance(event, UserMessage):
                 known[record.entry] = record
             elif isinstance(event, TurnStarted | SteerTaken):
-                said = known.pop(event.entry, None) or await message(journal, session, event.entry)
+                said = known.pop(event.entry, None) or await journal.entry(session, event.entry)
             made = line(record, leaf, said)
             if made is not None:
                 leaf = made["id"]
@@ -144,7 +143,7 @@ async def export(journal: Journal, session: str, state: Session, cwd: Path) -> b
     """The whole session as Pi's file. A message that still waits stands at the end."""
     found = [header(session, state.created_at, cwd), *[one async for one in lines(journal, session, 0, None)]]
     for waiting in state.waiting:
-        said = await message(journal, session, waiting.entry)
+        said = await journal.entry(session, waiting.entry)
         if isinstance(said.event, UserMessage):
             parent = found[-1]["id"] if len(found) > 1 else None
             found.append(_entry(said, parent, said.seq, "message", message=_user(said, said.event)))

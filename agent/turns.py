@@ -17,8 +17,8 @@ from agent.context import Entry, entry_of, load
 from agent.identity import IdentityFiles
 from agent.interruption import INTERRUPTED, NOTE, UNKNOWN_OUTCOME, close_interrupted
 from agent.loop import Agent, Live, Turn
+from agent.running import RunningTurn
 from agent.session import SESSIONS, Session, Waiting, queue, text_sha
-from agent.stage import Staged, message
 from persistence.clock import Ids
 from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound
 from persistence.events import (
@@ -83,7 +83,7 @@ class Turns:
         self._agent = agent
         self._identity = identity
         self._ids = ids
-        self._playing: dict[str, Staged] = {}
+        self._running: dict[str, RunningTurn] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._arriving: dict[tuple[str, str], asyncio.Future[Accepted]] = {}
         self._contexts: OrderedDict[str, list[Entry]] = OrderedDict()
@@ -97,12 +97,12 @@ class Turns:
     @property
     def active(self) -> int:
         """How many turns run now."""
-        return len(self._playing)
+        return len(self._running)
 
     def live(self, session: str) -> Live | None:
         """What the running turn of a session is writing, or None."""
-        stage = self._playing.get(session)
-        return stage.turn.live if stage and stage.turn else None
+        running = self._running.get(session)
+        return running.turn.live if running and running.turn else None
 
     def session(self, session: str) -> Session:
         """The state of a session. Raises NotFound."""
@@ -145,10 +145,10 @@ class Turns:
         arriving = sum(1 for one, _ in self._arriving if one == session)
         if len(state.waiting) + arriving >= WAITING_MOST:
             raise Busy(f"{WAITING_MOST} prompts already wait in this session", hint="wait for an answer, or stop it")
-        stage = self._playing.get(session)
-        mode = mode if stage else "prompt"
-        turn = stage.id if stage and mode != "prompt" else self._ids.new()
-        idle = state.running is None and not state.waiting and not arriving and stage is None
+        running = self._running.get(session)
+        mode = mode if running else "prompt"
+        turn = running.id if running and mode != "prompt" else self._ids.new()
+        idle = state.running is None and not state.waiting and not arriving and running is None
         event = UserMessage(turn=turn, parent=state.leaf if idle else None, text=text, request_id=request_id, mode=mode)
         arrival = self._arriving[session, request_id] = asyncio.get_running_loop().create_future()
         try:
@@ -161,10 +161,10 @@ class Turns:
     async def stop(self, session: str) -> bool:
         """Ends the running turn; whether there was one. What waits goes on waiting, then runs."""
         self.session(session)
-        stage = self._playing.get(session)
-        if stage is not None:
-            stage.stop("abort")
-        return stage is not None
+        running = self._running.get(session)
+        if running is not None:
+            running.stop("abort")
+        return running is not None
 
     async def outcome(self, session: str, accepted: Accepted) -> Outcome:
         """Waits until the turn of an accepted message has ended, whatever its end. Raises Draining, NotFound."""
@@ -217,8 +217,8 @@ class Turns:
     async def drain(self) -> None:
         """Takes nothing new and closes the running turns as interrupted; what waits stays in the log."""
         self._draining = True
-        for stage in list(self._playing.values()):
-            stage.stop("interrupted")
+        for running in list(self._running.values()):
+            running.stop("interrupted")
         if self._serving:
             await asyncio.wait(list(self._serving.values()))
         self._drained = True
@@ -233,8 +233,8 @@ class Turns:
         waiting = queue(self._journal.streams(SESSIONS)[session])
         self._journal.announce(session, Moment("queue", None, {"queue": waiting}))
         if isinstance(record.event, SessionDeleted):
-            if session in self._playing:
-                self._playing[session].stop("abort")
+            if session in self._running:
+                self._running[session].stop("abort")
         else:
             self._kick(session)
 
@@ -245,70 +245,70 @@ class Turns:
         self._serving[session] = self._group.create_task(self._serve(session))
 
     async def _serve(self, session: str) -> None:
-        """Plays what waits in a session, one turn after the other."""
+        """Runs what waits in a session, one turn after the other."""
         try:
             while True:
                 async with self._places:
                     state = self._journal.streams(SESSIONS)[session]
                     if self._draining or not (state.waiting and state.exists):
                         return
-                    await self._play(session, state.waiting[0])
+                    await self._run_next(session, state.waiting[0])
         finally:
             # No await between the last look and this: what comes later finds no server and starts one.
             del self._serving[session]
 
-    async def _play(self, session: str, head: Waiting) -> None:
+    async def _run_next(self, session: str, head: Waiting) -> None:
         turn = head.turn if head.mode == "prompt" else self._ids.new()
-        stage = self._playing[session] = Staged(self._journal, self._agent, session, turn)
+        running = self._running[session] = RunningTurn(self._journal, self._agent, session, turn)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._perform(stage, head))
+                group.create_task(self._run_to_the_end(running, head))
         finally:
-            del self._playing[session]
+            del self._running[session]
 
-    async def _perform(self, stage: Staged, head: Waiting) -> None:
+    async def _run_to_the_end(self, running: RunningTurn, head: Waiting) -> None:
         """One turn from its start to its end, whatever happens in between."""
         stop: TurnStop
-        stage.task = asyncio.current_task()
+        running.task = asyncio.current_task()
         try:
-            stop, problem = await self._run(stage, head)
+            stop, problem = await self._run(running, head)
         except asyncio.CancelledError:
-            if stage.stopping is None:
+            if running.stopping is None:
                 raise
-            stage.uncancel()
-            stop, problem = stage.stopping, INTERRUPTED if stage.stopping == "interrupted" else None
+            running.uncancel()
+            stop, problem = running.stopping, INTERRUPTED if running.stopping == "interrupted" else None
         except FinnError as error:
             stop, problem = "error", Problem.of(error)
         except Exception as error:
             # A defect of ours ends this turn, in words; it must not end the agent.
-            log.exception("turn %s failed", stage.id)
+            log.exception("turn %s failed", running.id)
             stop, problem = "error", Problem(code="internal", message=f"the turn failed: {error!r}", hint="see the log")
-        if stage.turn is not None and stop in ABANDONED:
-            await stage.turn.abandon(*ABANDONED[stop])
+        if running.turn is not None and stop in ABANDONED:
+            await running.turn.abandon(*ABANDONED[stop])
         if stop == "interrupted":
-            leaf = self._journal.streams(SESSIONS)[stage.session].leaf
-            await stage.record(NoteAdded(turn=stage.id, parent=leaf, text=NOTE), SYSTEM)
-        usage = stage.turn.usage if stage.turn else Usage()
-        await stage.record(TurnEnded(turn=stage.id, stop_reason=stop, error=problem, usage=usage), SYSTEM)
+            leaf = self._journal.streams(SESSIONS)[running.session].leaf
+            await running.record(NoteAdded(turn=running.id, parent=leaf, text=NOTE), SYSTEM)
+        usage = running.turn.usage if running.turn else Usage()
+        await running.record(TurnEnded(turn=running.id, stop_reason=stop, error=problem, usage=usage), SYSTEM)
 
-    async def _run(self, stage: Staged, head: Waiting) -> tuple[TurnStop, Problem | None]:
-        parent = self._journal.streams(SESSIONS)[stage.session].leaf
-        await stage.record(TurnStarted(turn=stage.id, entry=head.entry, parent=parent), SYSTEM)
-        if stage.stopping is not None:
+    async def _run(self, running: RunningTurn, head: Waiting) -> tuple[TurnStop, Problem | None]:
+        parent = self._journal.streams(SESSIONS)[running.session].leaf
+        await running.record(TurnStarted(turn=running.id, entry=head.entry, parent=parent), SYSTEM)
+        if running.stopping is not None:
             raise asyncio.CancelledError
         identity = await asyncio.to_thread(self._identity.look)
-        entries = await self._context(stage, head.entry, parent)
-        stage.turn = Turn(self._agent, stage, stage.id, stage.session, identity.prompt, entries)
-        return await stage.turn.run()
+        entries = await self._context(running, head.entry, parent)
+        running.turn = Turn(self._agent, running, running.id, running.session, identity.prompt, entries)
+        return await running.turn.run()
 
-    async def _context(self, stage: Staged, entry: str, parent: str | None) -> list[Entry]:
+    async def _context(self, running: RunningTurn, entry: str, parent: str | None) -> list[Entry]:
         """The entries up to the message `entry`: from memory where the last turn left them, else from the log."""
-        session = stage.session
+        session = running.session
         entries = self._contexts.pop(session, None)
         if entries is not None and (entries[-1].id if entries else None) == parent:
-            said = entry_of(await message(self._journal, session, entry))
+            said = entry_of(await self._journal.entry(session, entry))
             assert said is not None
-            entries.append(replace(said, parent=parent, turn=stage.id))
+            entries.append(replace(said, parent=parent, turn=running.id))
         else:
             until = self._journal.streams(SESSIONS)[session].context_from
             entries = await load(self._journal, session, entry, until, self._agent.model.about.window)

@@ -17,7 +17,6 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from agent.stage import message
 from gateway.feed import Cursor, Feed
 from gateway.frames import Frame, frame
 from gateway.hub import Hub
@@ -163,7 +162,7 @@ class Chat:
                 accepted = await turns.say(self._session, said.text, said.request_id, said.type)
                 if accepted.repeated:
                     entry = f"{self._rooms.journal.epoch}-{accepted.seq}"
-                    shown = frame(await message(self._rooms.journal, self._session, entry))
+                    shown = frame(await self._rooms.journal.entry(self._session, entry))
                     if shown is not None:
                         await self._send(shown)
 

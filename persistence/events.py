@@ -360,3 +360,8 @@ class Record(NamedTuple):
     def entry(self) -> str:
         """The id of this record as a node of its session's tree: unique over reigns, found by bisection."""
         return f"{self.epoch}-{self.seq}"
+
+
+def seq_of(entry: str) -> int:
+    """The seq of the record with that `entry`."""
+    return int(entry.partition("-")[2])

@@ -18,8 +18,8 @@ from persistence.blobs import Blobs
 from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
 from persistence.codec import BLOB_BYTES, clean, offload
-from persistence.errors import FinnError, StorageError
-from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
+from persistence.errors import FinnError, NotFound, StorageError
+from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record, seq_of
 from persistence.fold import Fold, Folded
 from persistence.lock import Lock
 from persistence.replay import Means, Paths, Replayed, prepare
@@ -256,6 +256,14 @@ class Journal:
         before = self.seq + 1 if before is None else min(before, self.seq + 1)
         state, tail = self._stream(stream), self._tails.between(stream, after, before)
         return tuple(await asyncio.to_thread(self._bodies.read, stream, state, tail, after, before, limit, last))
+
+    async def entry(self, stream: str, entry: str) -> Record:
+        """The record that `Record.entry` names. Raises NotFound, StorageError."""
+        seq = seq_of(entry)
+        found = await self.read(stream, after=seq - 1, before=seq + 1)
+        if not found:
+            raise NotFound(f"the message {entry} is not in the log", hint="run finn verify")
+        return found[0]
 
     def _stream(self, stream: str) -> Stream:
         return self._folded.streams(STREAMS).get(stream, STREAMS.initial)

@@ -1,4 +1,4 @@
-"""One turn on a stage without a disk: what is recorded, what is shown, what the model is sent, in which order."""
+"""One turn on a channel without a disk: what is recorded, what is shown, what the model is sent, in which order."""
 
 import asyncio
 from collections import deque
@@ -39,7 +39,7 @@ from tests.agent.houses import ECHO, ManualClock, agent, scripted, told, trick
 PROMPT = Entry("1-1", None, "t", User("go"), 2)
 
 
-class Stage:
+class Channel:
     """Keeps what is recorded and what is shown in one list."""
 
     def __init__(self, clock: ManualClock) -> None:
@@ -78,8 +78,8 @@ class Stage:
         return [told(event) for event in self.events]
 
 
-class Play:
-    """A turn with its stage, its clock and its model."""
+class Setup:
+    """A turn with its channel, its clock and its model."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Play:
     ) -> None:
         self.clock = ManualClock()
         self.model = scripted(script, self.clock)
-        self.stage = Stage(self.clock)
+        self.channel = Channel(self.clock)
         self.agent = agent(root, self.model, self.clock, tools, **limits)
-        self.turn = Turn(self.agent, self.stage, "t", "s", "You are.", list(entries))
+        self.turn = Turn(self.agent, self.channel, "t", "s", "You are.", list(entries))
 
     async def run(self) -> tuple[TurnStop, Problem | None]:
         return await self.clock.drive(self.turn.run())
@@ -120,7 +120,7 @@ async def test_a_turn_is_these_events_in_this_order(tmp_path: Path) -> None:
         return ToolResult(f"waited {text}", details={"s": text})
 
     spent = {"usage": USAGE.model_dump()}
-    play = Play(
+    setup = Setup(
         tmp_path,
         [
             [
@@ -134,8 +134,8 @@ async def test_a_turn_is_these_events_in_this_order(tmp_path: Path) -> None:
         ],
         (trick("wait", wait),),
     )
-    clock.append(play.clock)
-    assert await play.run() == ("stop", None)
+    clock.append(setup.clock)
+    assert await setup.run() == ("stop", None)
     said: dict[str, Any] = {
         "turn": "t",
         "api": "scripted",
@@ -145,7 +145,7 @@ async def test_a_turn_is_these_events_in_this_order(tmp_path: Path) -> None:
     }
     a, b = (ToolCallBlock(id=i, name="wait", arguments={"text": t}) for i, t in (("a", "2"), ("b", "1")))
     thought = ThinkingBlock(thinking="hm", thinkingSignature="sig")
-    assert play.stage.happened == [
+    assert setup.channel.happened == [
         Moment("thinking_delta", "t", {"delta": "hm"}),
         Moment("text_delta", "t", {"delta": "Look."}),
         AssistantMessage(
@@ -159,15 +159,15 @@ async def test_a_turn_is_these_events_in_this_order(tmp_path: Path) -> None:
         Moment("text_delta", "t", {"delta": "e."}),
         AssistantMessage(parent="1-6", content=(TextBlock(text="Done."),), stop_reason="stop", **said),
     ]
-    assert play.sent == [
+    assert setup.sent == [
         User("go"),
         Assistant((thought, TextBlock(text="Look."), a, b), "scripted", "script.json"),
         Result("a", "wait", "waited 2", False),
         Result("b", "wait", "waited 1", False),
     ]
-    assert play.turn.usage == Usage(input=2, output=4, totalTokens=6)
-    assert (play.turn.live.blocks(), play.turn.live.calls) == ((), {})
-    assert play.stage.at[-1] == 2.0, "side by side"
+    assert setup.turn.usage == Usage(input=2, output=4, totalTokens=6)
+    assert (setup.turn.live.blocks(), setup.turn.live.calls) == ((), {})
+    assert setup.channel.at[-1] == 2.0, "side by side"
 
 
 async def test_a_tool_that_must_be_alone_runs_before_or_after_the_others(tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ async def test_a_tool_that_must_be_alone_runs_before_or_after_the_others(tmp_pat
         return ToolResult(text)
 
     tools = (trick("echo", slow), trick("edit", slow, "write", alone=True))
-    play = Play(tmp_path, [[call("a"), call("b", name="edit"), call("c")], [{"text": "."}]], tools)
-    await play.run()
-    assert play.stage.told()[1:7] == ["start a", "end a: ", "start b", "end b: ", "start c", "end c: "]
+    setup = Setup(tmp_path, [[call("a"), call("b", name="edit"), call("c")], [{"text": "."}]], tools)
+    await setup.run()
+    assert setup.channel.told()[1:7] == ["start a", "end a: ", "start b", "end b: ", "start c", "end c: "]
 
 
 async def test_a_call_that_is_refused_or_fails_is_a_result_that_the_model_can_act_on(tmp_path: Path) -> None:
@@ -189,11 +189,11 @@ async def test_a_call_that_is_refused_or_fails_is_a_result_that_the_model_can_ac
         raise ValueError("odd")
 
     tools = (trick("fail", fail), trick("odd", odd))
-    play = Play(
+    setup = Setup(
         tmp_path, [[call("a", name="none"), call("b", name="fail"), call("c", name="odd")], [{"text": "."}]], tools
     )
-    assert await play.run() == ("stop", None)
-    assert sorted(play.stage.told()[1:7]) == [
+    assert await setup.run() == ("stop", None)
+    assert sorted(setup.channel.told()[1:7]) == [
         "end a badly: There is no tool 'none'; there are fail, odd.",
         "end b badly: fail failed: no such thing (look elsewhere)",
         "end c badly: odd failed: odd",
@@ -205,27 +205,27 @@ async def test_a_call_that_is_refused_or_fails_is_a_result_that_the_model_can_ac
 
 async def test_what_is_said_meanwhile_is_heard_before_the_next_call_of_the_model(tmp_path: Path) -> None:
     """A steering message after the tools, or instead of the end; a follow-up only instead of the end."""
-    plays: list[Play] = []
+    setups: list[Setup] = []
 
     async def speak(text: str) -> ToolResult:
         for mode in ("steer", "follow_up"):
-            plays[0].stage.mail[mode].extend([f"{mode} 1", f"{mode} 2"])
+            setups[0].channel.mail[mode].extend([f"{mode} 1", f"{mode} 2"])
         return ToolResult("ok")
 
-    play = Play(tmp_path, [[call("a")], [{"text": "A."}], [{"text": "B."}]], (trick("echo", speak),))
-    plays.append(play)
-    assert await play.run() == ("stop", None)
-    heard = [message.text if isinstance(message, User | Result) else "…" for message in play.sent]
+    setup = Setup(tmp_path, [[call("a")], [{"text": "A."}], [{"text": "B."}]], (trick("echo", speak),))
+    setups.append(setup)
+    assert await setup.run() == ("stop", None)
+    heard = [message.text if isinstance(message, User | Result) else "…" for message in setup.sent]
     assert heard == ["go", "…", "ok", "steer 1", "steer 2", "…", "follow_up 1", "follow_up 2"]
-    answers = [event for event in play.stage.events if isinstance(event, AssistantMessage)]
+    answers = [event for event in setup.channel.events if isinstance(event, AssistantMessage)]
     assert [event.parent for event in answers] == ["1-1", "1-6", "1-9"], "below what was heard last"
 
 
 async def test_the_model_is_told_once_when_it_makes_the_same_call_for_the_third_time(tmp_path: Path) -> None:
     script = [[call("a", "x")], [call("b", "x"), call("c", "y")], [call("d", "x")], [call("e", "x")], [{"text": "."}]]
-    play = Play(tmp_path, script)
-    await play.run()
-    notes = [line for line in play.stage.told() if line.startswith(("note", "end"))]
+    setup = Setup(tmp_path, script)
+    await setup.run()
+    notes = [line for line in setup.channel.told() if line.startswith(("note", "end"))]
     assert [line[:35] for line in notes] == [
         "end a: echo x",
         "end b: echo x",
@@ -234,17 +234,17 @@ async def test_the_model_is_told_once_when_it_makes_the_same_call_for_the_third_
         "note: this is call number 3 of echo",
         "end e: echo x",
     ]
-    assert any(isinstance(m, User) and "not from the user: this is call number 3" in m.text for m in play.sent)
+    assert any(isinstance(m, User) and "not from the user: this is call number 3" in m.text for m in setup.sent)
 
 
 async def test_after_fifty_rounds_of_tools_the_turn_ends_and_says_so(tmp_path: Path) -> None:
-    play = Play(tmp_path, {"replies": [[{"tool": "echo"}]], "loop": True})
-    stop, problem = await play.run()
+    setup = Setup(tmp_path, {"replies": [[{"tool": "echo"}]], "loop": True})
+    stop, problem = await setup.run()
     assert stop == "tool_limit"
     assert problem is not None
     assert "50 rounds" in problem.message
-    assert len(play.model.requests) == 50
-    assert sum(isinstance(event, ToolEnded) for event in play.stage.events) == 50, "the last round has its results"
+    assert len(setup.model.requests) == 50
+    assert sum(isinstance(event, ToolEnded) for event in setup.channel.events) == 50, "the last round has its results"
 
 
 OVERLOADED = {"error": "overloaded"}
@@ -268,15 +268,15 @@ OVERLOADED = {"error": "overloaded"}
 async def test_a_failed_call_is_made_again_as_often_and_as_late_as_is_right(
     tmp_path: Path, attempts: Json, waits: list[float | None], end: str
 ) -> None:
-    play = Play(tmp_path, [{"attempts": attempts}])
-    stop, problem = await play.run()
-    failed = [event for event in play.stage.events if isinstance(event, CallFailed)]
+    setup = Setup(tmp_path, [{"attempts": attempts}])
+    stop, problem = await setup.run()
+    failed = [event for event in setup.channel.events if isinstance(event, CallFailed)]
     assert [event.retry_in_s for event in failed] == waits
     assert [event.attempt for event in failed] == list(range(1, len(waits) + 1))
-    assert play.stage.told()[-1] == end
+    assert setup.channel.told()[-1] == end
     assert (stop, problem is None) == (("stop", True) if end.startswith("stop") else ("error", False))
-    assert play.clock.time - FIRST == sum(wait or 0 for wait in waits)
-    assert len(play.model.requests) == len(waits) + end.startswith("stop")
+    assert setup.clock.time - FIRST == sum(wait or 0 for wait in waits)
+    assert len(setup.model.requests) == len(waits) + end.startswith("stop")
 
 
 FIRST = ManualClock().time
@@ -284,39 +284,39 @@ FIRST = ManualClock().time
 
 async def test_the_wait_before_another_try_is_drawn_around_its_mean(tmp_path: Path) -> None:
     for byte, wait in ((0, 1.5), (128, 2.0), (255, 2.0 * (0.75 + 255 / 512))):
-        play = Play(tmp_path, [{"attempts": [[OVERLOADED], [{"text": "ok"}]]}])
-        object.__setattr__(play.agent, "entropy", lambda n, byte=byte: bytes([byte]) * n)
-        await play.run()
-        assert play.clock.time - FIRST == pytest.approx(wait)
+        setup = Setup(tmp_path, [{"attempts": [[OVERLOADED], [{"text": "ok"}]]}])
+        object.__setattr__(setup.agent, "entropy", lambda n, byte=byte: bytes([byte]) * n)
+        await setup.run()
+        assert setup.clock.time - FIRST == pytest.approx(wait)
 
 
 async def test_a_stream_that_ends_without_an_answer_was_cut(tmp_path: Path) -> None:
-    play = Play(tmp_path, [[{"text": "x"}]])
+    setup = Setup(tmp_path, [[{"text": "x"}]])
 
     async def cut(request: Any) -> Any:
-        play.model.requests.append(request)
-        if len(play.model.requests) == 2:
-            async for delta in type(play.model).stream(play.model, request):
+        setup.model.requests.append(request)
+        if len(setup.model.requests) == 2:
+            async for delta in type(setup.model).stream(setup.model, request):
                 yield delta
 
-    play.model.stream = cut  # type: ignore[method-assign]
-    assert await play.run() == ("stop", None)
-    assert play.stage.told() == ["failed 1, again in 2.0", "stop: x"]
+    setup.model.stream = cut  # type: ignore[method-assign]
+    assert await setup.run() == ("stop", None)
+    assert setup.channel.told() == ["failed 1, again in 2.0", "stop: x"]
 
 
 async def test_what_has_been_streamed_is_recorded_every_two_seconds_while_there_is_more(tmp_path: Path) -> None:
     script = [
         [{"thinking": "T", "delay": 0.5}, {"text": "abcd", "chunk": 1, "delay": 0.9}, {"sleep": 6}, {"text": "e"}]
     ]
-    play = Play(tmp_path, script)
-    await play.run()
+    setup = Setup(tmp_path, script)
+    await setup.run()
     checkpoints = [
         (at, event.thinking, event.text)
-        for at, event in zip(play.stage.at, play.stage.happened, strict=True)
+        for at, event in zip(setup.channel.at, setup.channel.happened, strict=True)
         if isinstance(event, MessageCheckpointed)
     ]
     assert checkpoints == [(2.0, "T", "a"), (4.0, "T", "abc"), (6.0, "T", "abcd")]
-    assert play.stage.told()[-1] == "stop: abcde"
+    assert setup.channel.told()[-1] == "stop: abcde"
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ async def test_what_has_been_streamed_is_recorded_every_two_seconds_while_there_
     [([{"text": "so"}, {"stop": "length"}], "length"), ([{"text": "No."}, {"stop": "refused"}], "refused")],
 )
 async def test_an_answer_that_is_not_whole_says_how_the_turn_ended(tmp_path: Path, steps: Json, end: str) -> None:
-    stop, problem = await Play(tmp_path, [steps]).run()
+    stop, problem = await Setup(tmp_path, [steps]).run()
     assert stop == end
     assert (problem.code if problem else None) == (end if end == "refused" else None)
 
@@ -334,23 +334,23 @@ async def test_the_oldest_whole_turns_are_left_out_of_a_request_that_is_too_long
 ) -> None:
     old = [Entry(f"1-{n}", f"1-{n - 1}", f"t{n // 2}", User("x" * 400), 400) for n in range(2, 8)]
     entries = (*old, Entry("1-8", "1-7", "t", User("go"), 2))
-    play = Play(tmp_path, {"replies": [[{"text": "."}]], "window": 400}, entries=entries)
-    await play.run()
-    assert play.stage.events[0] == ContextCut(turn="t", first_kept="1-6", left_out=4)
-    assert len(play.sent) == 3
-    assert play.sent[-1] == User("go")
+    setup = Setup(tmp_path, {"replies": [[{"text": "."}]], "window": 400}, entries=entries)
+    await setup.run()
+    assert setup.channel.events[0] == ContextCut(turn="t", first_kept="1-6", left_out=4)
+    assert len(setup.sent) == 3
+    assert setup.sent[-1] == User("go")
 
 
 async def test_the_same_system_and_tools_go_to_the_model_with_every_call(tmp_path: Path) -> None:
-    play = Play(tmp_path, [[call("a")], [call("b")], [{"text": "."}]])
-    await play.run()
-    assert {(request.system, request.tools, request.session) for request in play.model.requests} == {
+    setup = Setup(tmp_path, [[call("a")], [call("b")], [{"text": "."}]])
+    await setup.run()
+    assert {(request.system, request.tools, request.session) for request in setup.model.requests} == {
         ("You are.", (ECHO.declaration,), "s")
     }
 
 
 async def test_what_a_failed_try_had_streamed_is_no_part_of_the_next_one(tmp_path: Path) -> None:
     tries = [[{"text": "Beg"}, {"error": "cut"}], [{"text": "ok"}, {"sleep": 3}]]
-    play = Play(tmp_path, [{"attempts": tries}])
-    await play.run()
-    assert play.stage.told() == ["failed 1, again in 2.0", "so far: ok", "stop: ok"]
+    setup = Setup(tmp_path, [{"attempts": tries}])
+    await setup.run()
+    assert setup.channel.told() == ["failed 1, again in 2.0", "so far: ok", "stop: ok"]

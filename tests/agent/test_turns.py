@@ -376,9 +376,9 @@ async def test_wherever_a_turn_is_stopped_its_session_is_closed_well(tmp_path: P
         async with house(tmp_path / str(nth), RICH, (ECHO, trick("slow", finish))) as home:
 
             def stop(home: House = home) -> None:
-                stage = home.turns._playing.get(SESSION)
-                if stage is not None:
-                    stage.stop(reason)  # type: ignore[arg-type]
+                running = home.turns._running.get(SESSION)
+                if running is not None:
+                    running.stop(reason)  # type: ignore[arg-type]
 
             watched = Watched(home, nth, stop)
             await home.say("go")
@@ -406,12 +406,12 @@ async def test_a_stop_that_comes_before_the_first_step_of_a_turn_stops_that_turn
                 asyncio.get_running_loop().call_soon(soon)
 
         def soon() -> None:
-            stage = home.turns._playing.get(SESSION)
-            if stage is None:
+            running = home.turns._running.get(SESSION)
+            if running is None:
                 asyncio.get_running_loop().call_soon(soon)
             elif not stopped:
-                stopped.append(stage.task is None)
-                stage.stop("abort")
+                stopped.append(running.task is None)
+                running.stop("abort")
 
         home.journal.listen(look)
         await home.say("go")

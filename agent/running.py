@@ -1,11 +1,11 @@
-"""What a turn plays on: its records go to the session's stream, its moments to whoever watches."""
+"""A turn that runs: the task it runs in, and the channel from its loop to the log and to whoever watches."""
 
 import asyncio
 from typing import Literal
 
 from agent.loop import Agent, Turn
 from agent.session import SESSIONS
-from persistence.errors import FinnError, NotFound, StorageError
+from persistence.errors import FinnError, StorageError
 from persistence.events import SYSTEM, By, Event, Json, PromptMode, Record, SteerTaken
 from persistence.journal import Journal
 from persistence.subscription import Moment
@@ -13,8 +13,11 @@ from persistence.subscription import Moment
 STORAGE_PAUSE_S = 1.0  #: before a record that the disk refused is tried again
 
 
-class Staged:
-    """The Stage of one turn: its records go to the session's stream, its moments to whoever watches."""
+class RunningTurn:
+    """The Channel of one turn: its records go to the session's stream, its moments to whoever watches.
+
+    `turn` is there once its context is, `task` once it has begun, `stopping` says why it is to end before its end.
+    """
 
     def __init__(self, journal: Journal, agent: Agent, session: str, turn: str) -> None:
         self.id = turn
@@ -74,15 +77,6 @@ class Staged:
         for waiting in self._journal.streams(SESSIONS)[self.session].waiting:
             if waiting.mode == mode and waiting.turn == self.id:
                 await self.record(SteerTaken(turn=self.id, entry=waiting.entry, parent=parent), SYSTEM)
-                taken.append(await message(self._journal, self.session, waiting.entry))
+                taken.append(await self._journal.entry(self.session, waiting.entry))
                 parent = waiting.entry
         return tuple(taken)
-
-
-async def message(journal: Journal, session: str, entry: str) -> Record:
-    """The record of an entry. Raises NotFound."""
-    seq = int(entry.partition("-")[2])
-    found = await journal.read(session, after=seq - 1, before=seq + 1)
-    if not found:
-        raise NotFound(f"the message {entry} is not in the log", hint="run finn verify")
-    return found[0]
