@@ -22,11 +22,11 @@ from starlette.types import ExceptionHandler
 
 from gateway.logs import REQUEST_ID
 from persistence.errors import FinnError
-from persistence.values import Json
+from persistence.values import DEPTH, Json, deeper_than
 
 MEDIA_TYPE = "application/problem+json"
 MAX_BODY = 2**20  #: bytes of a request
-MAX_DEPTH = 32  #: arrays and objects inside one another
+MAX_FIELDS = 32  #: of a form
 SHOWN_ERRORS = 3  #: of a body's faults, how many are told at once
 
 if TYPE_CHECKING:
@@ -168,11 +168,11 @@ def parse_json(data: bytes) -> Json:
     except json.JSONDecodeError as error:
         raise invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
     except RecursionError:
-        raise invalid_json(f"nested deeper than {MAX_DEPTH}") from None
+        raise invalid_json(f"nested deeper than {DEPTH}") from None
     except ValueError as error:  # a number of more digits than Python converts
         raise invalid_json(str(error).partition(";")[0]) from None
-    if _deeper_than(value, MAX_DEPTH):
-        raise invalid_json(f"nested deeper than {MAX_DEPTH}")
+    if deeper_than(value, DEPTH):
+        raise invalid_json(f"nested deeper than {DEPTH}")
     if "\\ud" in text.lower() and not _is_unicode(value):
         raise invalid_json("half of a surrogate pair is not a character")
     return value
@@ -184,16 +184,6 @@ def invalid_json(what: str) -> Refused:
 
 def _no_such_number(name: str) -> None:
     raise invalid_json(f"{name} is not a JSON number")
-
-
-def _deeper_than(value: Json, depth: int) -> bool:
-    """Level by level, so that neither the stack nor a wide value is a way to hurt."""
-    level = [value] if isinstance(value, list | dict) else []
-    while level and depth:
-        children = (child for node in level for child in (node.values() if isinstance(node, dict) else node))
-        level = [child for child in children if isinstance(child, list | dict)]
-        depth -= 1
-    return bool(level)
 
 
 def _is_unicode(value: Json) -> bool:
@@ -236,7 +226,7 @@ async def read_model(request: Request, model: type[Model]) -> Model:
 async def read_form(request: Request) -> Mapping[str, str]:
     """The fields of a plain HTML form. Raises Refused `bad_request`."""
     try:
-        return dict(parse_qsl((await request.body()).decode("ascii"), max_num_fields=MAX_DEPTH, errors="strict"))
+        return dict(parse_qsl((await request.body()).decode("ascii"), max_num_fields=MAX_FIELDS, errors="strict"))
     except ValueError:
         raise Refused("bad_request", "the body is not a form", hint="send it URL-encoded") from None
 

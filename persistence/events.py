@@ -12,9 +12,10 @@ content blocks and usage are Pi's (camel case), because sessions are Pi sessions
 
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from persistence.errors import FinnError
+from persistence.values import DEPTH, deeper_than
 from persistence.values import Json as Json
 
 MessageStop = Literal["stop", "length", "tool_use", "abort", "error", "interrupted"]
@@ -26,6 +27,16 @@ class Value(BaseModel):
     """A frozen value that refuses fields it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+def _shallow(data: dict[str, Json]) -> dict[str, Json]:
+    if deeper_than(data, DEPTH):
+        raise ValueError(f"nested deeper than {DEPTH}")
+    return data
+
+
+#: Data of any shape, but for its depth: what was written deeper than a parser goes could never be read again.
+Free = Annotated[dict[str, Json], AfterValidator(_shallow)]
 
 
 # ---------------------------------------------------------------- content blocks, as in a Pi session
@@ -48,7 +59,7 @@ class ToolCallBlock(Value):
     type: Literal["toolCall"] = "toolCall"
     id: str
     name: str
-    arguments: dict[str, Json]
+    arguments: Free
 
 
 Block = Annotated[TextBlock | ThinkingBlock | ToolCallBlock, Field(discriminator="type")]
@@ -263,7 +274,7 @@ class ToolStarted(Event):
     turn: str
     call: str
     name: str
-    args: dict[str, Json]
+    args: Free
 
 
 class ToolEnded(Event):
@@ -277,7 +288,7 @@ class ToolEnded(Event):
     result: str
     is_error: bool = False
     truncated: bool = False
-    details: dict[str, Json] | None = None
+    details: Free | None = None
 
 
 class TurnEnded(Event):

@@ -43,7 +43,7 @@ from pydantic_ai.usage import RequestUsage
 
 from agent.model import About, Answer, Delta, Request, TextDelta, ThinkingDelta
 from agent.models import history
-from agent.models.calls import call_id
+from agent.models.calls import call_id, tool_call
 from agent.models.catalog import Wire
 from agent.models.failures import failure
 from agent.models.price import cost
@@ -281,7 +281,7 @@ def blocks(parts: Sequence[ModelResponsePart], request: Request) -> Iterator[Blo
                 fresh = part.tool_call_id and part.tool_call_id not in ids
                 call = part.tool_call_id if fresh else call_id(request, n)
                 ids.add(call)
-                yield ToolCallBlock(id=call, name=part.tool_name, arguments=part.args_as_dict())
+                yield tool_call(call, part.tool_name, part.args_as_dict())
 
 
 def counted(usage: RequestUsage) -> Usage:

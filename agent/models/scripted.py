@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, ValidationError
 
 from agent.model import About, Answer, Assistant, Delta, Message, Request, Result, TextDelta, ThinkingDelta, User
-from agent.models.calls import call_id
+from agent.models.calls import call_id, tool_call
 from persistence.clock import Clock
 from persistence.errors import (
     ModelCut,
@@ -303,7 +303,7 @@ class Scripted:
 
 
 def _tool_call(step: Tool, request: Request, n: int) -> ToolCallBlock:
-    return ToolCallBlock(id=step.id or call_id(request, n), name=step.tool, arguments=_filled(step.args, request))
+    return tool_call(step.id or call_id(request, n), step.tool, _filled(step.args, request))
 
 
 def _filled(value: Any, request: Request) -> Any:

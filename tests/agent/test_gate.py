@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from agent.gate import EVERYTHING, Prepared, Refusal, check
+from agent.models.calls import tool_call
 from agent.sandbox import NoSandbox
 from agent.tool import Capability, Declaration, FileTool, Site, ToolResult
 from agent.tools import TOOLS
 from agent.tools.read import READ
 from persistence.events import Json, Value
+from persistence.values import DEPTH
 from tests.site import site
 
 
@@ -162,3 +164,12 @@ def test_a_path_that_leads_out_is_refused_before_anything_runs(
     here: Site, name: str, more: dict[str, Json], path: str
 ) -> None:
     assert isinstance(judge(here, name, path=path, **more), Refusal)
+
+
+@pytest.mark.parametrize("depth", [DEPTH + 1, 197, 900])
+def test_arguments_too_deep_for_a_record_are_refused_like_any_that_do_not_fit(here: Site, depth: int) -> None:
+    deep: Json = 1
+    for _ in range(depth - 1):
+        deep = [deep]
+    call = tool_call("c", "read", {"path": deep})
+    assert refusal(here, call.name, **call.arguments).endswith("path is missing; too_deep is not one of its arguments.")

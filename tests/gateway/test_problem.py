@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from gateway.problem import CODES, MAX_BODY, MAX_DEPTH, Refused, answer, describe, parse_json, retry_after, validate
+from gateway.problem import CODES, MAX_BODY, Refused, answer, describe, parse_json, retry_after, validate
 from persistence.errors import Busy, Draining, FinnError, ModelOverloaded, NotFound, StorageFull
+from persistence.values import DEPTH
 from tests.gateway.serving import request, serving
 
 CONTRACT = {
@@ -110,8 +111,8 @@ def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
         b'"\\ud800"',
         b'{"\\uDFFF": 1}',
         b'"a\x01b"',
-        nested(MAX_DEPTH + 1),
-        nested(MAX_DEPTH + 1, '{"a":', "}"),
+        nested(DEPTH + 1),
+        nested(DEPTH + 1, '{"a":', "}"),
         nested(100_000),
         b"[" * 100_000,
         b'{"a":' * 100_000,
@@ -129,7 +130,7 @@ def test_json_of_every_kind_is_taken() -> None:
     assert parse_json(json.dumps(value).encode()) == value
     assert parse_json(b'"\\ud83d\\ude00"') == "\U0001f600"
     assert parse_json(b'{"a": 1, "a": 2}') == {"a": 2}
-    assert parse_json(nested(MAX_DEPTH)) is not None
+    assert parse_json(nested(DEPTH)) is not None
 
 
 def test_a_wide_value_is_not_a_deep_one() -> None:

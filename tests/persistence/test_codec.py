@@ -4,13 +4,28 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from persistence.blobs import Blobs
 from persistence.codec import BLOB_BYTES, RECORD_BYTES, clean, decode, offload, rest
 from persistence.disk import SystemDisk
 from persistence.errors import TooLarge
-from persistence.events import AGENT, OWNER, Event, Json, Record, ToolStarted, UserMessage
+from persistence.events import (
+    AGENT,
+    OWNER,
+    AssistantMessage,
+    Block,
+    Event,
+    Json,
+    Record,
+    ToolCallBlock,
+    ToolEnded,
+    ToolStarted,
+    Usage,
+    UserMessage,
+)
 from persistence.redact import Redactor
+from persistence.values import DEPTH
 from tests.persistence.journals import STREAM, prompt
 
 HEAD = b'{"seq":7,"id":"01K","ts":1795000000000,"epoch":3,"d":6,'
@@ -31,6 +46,19 @@ def called(**args: Json) -> ToolStarted:
     return ToolStarted(turn="t", call="c", name="write", args=args)
 
 
+def message(*content: Block) -> AssistantMessage:
+    return AssistantMessage(
+        turn="t",
+        parent=None,
+        content=content,
+        api="a",
+        provider="p",
+        model="m",
+        usage=Usage(),
+        stop_reason="tool_use",
+    )
+
+
 def read(data: bytes, blobs: Blobs) -> Record:
     lost: list[str] = []
     record = decode(HEAD + data, "aa", blobs, lost.append)
@@ -47,6 +75,30 @@ def test_an_event_comes_back_as_it_went(text: str, args: dict[str, Json], stream
             7, "01K", 1795000000000, 3, 6, stream, OWNER, event.kind, event.v, kept, "aa", HEAD + data
         )
         assert kept == event
+
+
+def nested(depth: int) -> dict[str, Json]:
+    """An object so deep, of lists."""
+    inner: Json = 1
+    for _ in range(depth - 1):
+        inner = [inner]
+    return {"path": inner}
+
+
+def test_as_deep_as_an_event_may_be_its_record_can_be_read(blobs: Blobs) -> None:
+    deep = nested(DEPTH)
+    call = ToolCallBlock(id="c", name="write", arguments=deep)
+    ended = ToolEnded(turn="t", parent=None, call="c", name="write", result="", is_error=False, details=deep)
+    for event in (called(**deep), ended, message(call)):
+        assert read(rest(event, STREAM, AGENT), blobs).event == event
+
+
+@pytest.mark.parametrize("depth", [DEPTH + 1, 197, 300])
+def test_deeper_data_is_no_event(depth: int) -> None:
+    with pytest.raises(ValidationError, match="nested deeper than"):
+        called(**nested(depth))
+    with pytest.raises(ValidationError, match="nested deeper than"):
+        ToolCallBlock(id="c", name="write", arguments=nested(depth))
 
 
 def test_a_record_is_one_line_of_json_in_the_order_that_is_drawn() -> None:
