@@ -17,10 +17,11 @@ from starlette.applications import Starlette
 
 from gateway.auth import Auth, hide_memory
 from gateway.checks import layers
+from gateway.listener import bind
 from gateway.logs import logging_to
 from gateway.porch import Porch
 from gateway.routes.health import release_of
-from gateway.server import Server, bind
+from gateway.server import Server
 from gateway.settings import Settings, scrub
 from persistence.clock import SystemClock, iso, system_entropy
 from persistence.disk import SystemDisk, refused, replace

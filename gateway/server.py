@@ -1,6 +1,6 @@
 """The listening side: uvicorn, with the limits that it does not have.
 
-    connection ─▶ crowd ─▶ Protocol ─┬▶ request ─▶ app ─▶ answer ─▶ next request on the same connection
+    connection ─▶ room? ─▶ Protocol ─┬▶ request ─▶ app ─▶ answer ─▶ next request on the same connection
       too many ──┘            │      └▶ upgrade ─▶ Socket ─▶ app
                               └▶ 400 408 421 431, said as a problem, then the connection lingers and closes
 
@@ -11,18 +11,13 @@ A stop: first signal ─▶ drain() ─▶ connections end ─▶ lifespan ends 
 """
 
 import asyncio
-import errno
 import json
 import logging
 import signal
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
-from typing import Protocol as Shape
 
 import httptools
 import uvicorn
@@ -31,112 +26,28 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from gateway.address import Network, bucket, within
+from gateway.address import Network
 from gateway.checks import Headers, request_id, sealed
+from gateway.connections import DEFAULT_LIMITS, Connections, Limits
+from gateway.listener import BACKLOG
 from gateway.problem import MEDIA_TYPE, Refused, describe, retry_after
 from persistence.clock import Entropy
-from persistence.errors import BindError
 
-RECEIVE_S = 10.0
 KEEP_ALIVE_S = 5
 LINGER_S = 2.0  #: how long a refused connection may still send, so that it gets to read why
-MAX_HEADERS = 100
-MAX_HEADER_BYTES = 32 * 1024
-PER_ADDRESS = 256
-CONNECTIONS = 4096
 MAX_MESSAGE = 2**20  #: bytes of a WebSocket message
 PING_S = 20.0
-BACKLOG = 1024
 LEAVING_S = 1  #: what open connections have left after the drain
 
 logger = logging.getLogger("finn.server")
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a caller may take up."""
-
-    receive_s: float = RECEIVE_S
-    headers: int = MAX_HEADERS
-    header_bytes: int = MAX_HEADER_BYTES
-    per_address: int = PER_ADDRESS
-    connections: int = CONNECTIONS
-
-
-DEFAULT_LIMITS = Limits()
 # Code and message of each refusal; an exception object that was raised twice would hold on to both callers.
 HEADERS_TOO_LARGE = ("headers_too_large", "the request has more or longer headers than finn takes")
 MALFORMED = ("bad_request", "this is not HTTP/1.1 as finn understands it")
 NOT_ORIGIN_FORM = ("misdirected", "the request target is not a path")
 TIMED_OUT = ("request_timeout", "the request did not arrive in time")
 TOO_MANY = ("busy", "too many connections are open")
-
-
-# ---------------------------------------------------------------- who is connected
-
-
-class Guest(Shape):
-    """A connection that can be asked to leave."""
-
-    def give_way(self) -> None: ...
-
-
-class Crowd:
-    """Who is connected, from where, and who of them has not asked for anything yet.
-
-    The addresses of trusted proxies stand for many people: only the limit on all connections counts for them.
-    """
-
-    def __init__(self, limits: Limits, proxies: Collection[Network]) -> None:
-        self._limits = limits
-        self._proxies = proxies
-        self._homes: dict[object, str] = {}
-        self._held: Counter[str] = Counter()
-        self._idle: dict[str, dict[Guest, None]] = {}
-
-    def enter(self, guest: object, address: str) -> bool:
-        """Whether there is room, if need be after the longest idle guest of the fullest address has left."""
-        home = bucket(address)
-        if self._held[home] >= self._limits.per_address and not within(address, self._proxies):
-            self._make_room(home)
-            if self._held[home] >= self._limits.per_address:
-                return False
-        if len(self._homes) >= self._limits.connections:
-            self._make_room(max(self._idle, key=lambda each: len(self._idle[each]), default=home))
-            if len(self._homes) >= self._limits.connections:
-                return False
-        self._homes[guest] = home
-        self._held[home] += 1
-        return True
-
-    def rest(self, guest: Guest) -> None:
-        """The guest waits for a request, or is still sending it."""
-        if guest in self._homes:
-            self._idle.setdefault(self._homes[guest], {})[guest] = None
-
-    def wake(self, guest: Guest) -> None:
-        """The guest's request is here and has to be answered."""
-        home = self._homes.get(guest, "")
-        idle = self._idle.get(home, {})
-        idle.pop(guest, None)
-        if not idle:
-            self._idle.pop(home, None)
-
-    def leave(self, guest: Any) -> None:
-        """The guest is gone. Doing it twice is as good as once."""
-        if guest not in self._homes:
-            return
-        self.wake(guest)
-        home = self._homes.pop(guest)
-        self._held[home] -= 1
-        if not self._held[home]:
-            del self._held[home]
-
-    def _make_room(self, home: str) -> None:
-        guest = next(iter(self._idle.get(home, ())), None)
-        if guest is not None:
-            self.leave(guest)
-            guest.give_way()
 
 
 # ---------------------------------------------------------------- protocols
@@ -150,7 +61,7 @@ class Protocol(HttpToolsProtocol):
     def __init__(self, config: "Config", *rest: Any, **named: Any) -> None:
         super().__init__(config, *rest, **named)
         self._limits = config.limits
-        self._crowd = config.crowd
+        self._connections = config.connections
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._begun = False
@@ -160,14 +71,14 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
         self._start_timer()
-        if self._crowd.enter(self, self.client[0] if self.client else ""):
-            self._crowd.rest(self)
+        if self._connections.enter(self, self.client[0] if self.client else ""):
+            self._connections.idle(self)
         else:
             self._refuse(Refused(*TOO_MANY))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self._crowd.leave(self)
+        self._connections.leave(self)
         super().connection_lost(exc)
 
     def give_way(self) -> None:
@@ -220,7 +131,7 @@ class Protocol(HttpToolsProtocol):
         self._stop_timer()
         self._begun = False
         if not self._is_idle():
-            self._crowd.wake(self)
+            self._connections.busy(self)
         else:  # answered before its body was here, which has stopped what uvicorn counts from the answer on
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -229,11 +140,11 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._is_idle():
-            self._crowd.rest(self)
+            self._connections.idle(self)
 
     def handle_websocket_upgrade(self) -> None:
         self._unset_keepalive_if_required()  # a socket is meant to be silent for long
-        self._crowd.leave(self)
+        self._connections.leave(self)
         super().handle_websocket_upgrade()
 
     def _is_idle(self) -> bool:
@@ -305,10 +216,10 @@ class Socket(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.config.crowd.enter(self, self.client[0] if self.client else "")
+        self.config.connections.enter(self, self.client[0] if self.client else "")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.config.crowd.leave(self)
+        self.config.connections.leave(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -339,7 +250,7 @@ class Config(uvicorn.Config):
 
     def __init__(self, app: ASGIApp, *, limits: Limits, proxies: Collection[Network], entropy: Entropy) -> None:
         self.limits = limits
-        self.crowd = Crowd(limits, proxies)
+        self.connections = Connections(limits, proxies)
         self.entropy = entropy
         super().__init__(
             app,
@@ -444,58 +355,3 @@ class Server(uvicorn.Server):
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
-
-
-# ---------------------------------------------------------------- binding
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises BindError, which says who is in the way if it can."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise BindError(f"{host} is not a host name that is known here ({error})", hint="set FINN_HOST") from None
-    family, kind, proto, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
-    listener = socket.socket(family, kind, proto)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise _bind_error(host, port, error) from None
-    return listener
-
-
-def _bind_error(host: str, port: int, error: OSError) -> BindError:
-    where = f"port {port} of {host}"
-    if error.errno == errno.EADDRINUSE:
-        by = holder(port)
-        return BindError(
-            f"{where} is in use{f' by {by}' if by else ''}", hint="stop that program, or choose another with --port"
-        )
-    if error.errno == errno.EACCES:
-        return BindError(f"{where} is not allowed to this user", hint="choose a port above 1023 with --port")
-    if error.errno == errno.EADDRNOTAVAIL:
-        return BindError(f"{host} is not an address of this machine", hint="set FINN_HOST to one of its own")
-    return BindError(f"{where} cannot be listened on: {error.strerror}", hint="choose another with --port or --host")
-
-
-def holder(port: int) -> str | None:
-    """`python3 (pid 4711)`, the program that listens on a port, as far as /proc shows it to this user."""
-    wanted = {f"socket:[{inode}]" for inode in _listening(port)}
-    for descriptors in Path("/proc").glob("[0-9]*/fd"):
-        with suppress(OSError):  # another user's process, or one that just ended
-            if any(str(each.readlink()) in wanted for each in descriptors.iterdir()):
-                return f"{(descriptors.parent / 'comm').read_text().strip()} (pid {descriptors.parent.name})"
-    return None
-
-
-def _listening(port: int) -> Iterator[str]:
-    """The inodes of the sockets that listen on a port."""
-    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
-        with suppress(OSError):  # no Linux, or no IPv6
-            for line in table.read_text().splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                if state == "0A" and int(local.rpartition(":")[2], 16) == port:
-                    yield inode

@@ -17,9 +17,11 @@ from starlette.websockets import WebSocket
 from gateway.address import Network
 from gateway.auth import Auth
 from gateway.checks import NO_SOCKET, guards, layers
+from gateway.connections import DEFAULT_LIMITS, Limits
+from gateway.listener import bind
 from gateway.problem import EXCEPTION_HANDLERS, parse_json
 from gateway.routes.login import login_routes
-from gateway.server import DEFAULT_LIMITS, Limits, Server, bind
+from gateway.server import Server
 from gateway.settings import read
 from persistence.clock import Clock, FakeClock, system_entropy
 

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from gateway.listener import bind
 from gateway.porch import Porch
-from gateway.server import Server, bind
+from gateway.server import Server
 from persistence.clock import system_entropy
 from persistence.errors import UsageError
 from tests.gateway.serving import Answer, read_answer, request

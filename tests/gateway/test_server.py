@@ -18,7 +18,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from gateway.server import DEFAULT_LIMITS, MAX_HEADER_BYTES, MAX_HEADERS, Crowd, Limits, bind, both_forms, holder
+from gateway.connections import DEFAULT_LIMITS, MAX_HEADER_BYTES, MAX_HEADERS, Connections, Limits
+from gateway.listener import bind, holder
+from gateway.server import both_forms
 from persistence.errors import BindError
 from tests.conftest import count
 from tests.gateway.serving import UPGRADE, Site, close_code, read_answer, request, serving
@@ -304,22 +306,22 @@ class Quiet:
         self.gone = True
 
 
-def crowd(per_address: int, connections: int, proxies: tuple[str, ...] = ()) -> Crowd:
+def room(per_address: int, connections: int, proxies: tuple[str, ...] = ()) -> Connections:
     limits = Limits(per_address=per_address, connections=connections)
-    return Crowd(limits, [ip_network(each) for each in proxies])
+    return Connections(limits, [ip_network(each) for each in proxies])
 
 
-def enter(place: Crowd, address: str, *, idle: bool = True) -> Quiet | None:
+def enter(place: Connections, address: str, *, idle: bool = True) -> Quiet | None:
     guest = Quiet()
     if not place.enter(guest, address):
         return None
     if idle:
-        place.rest(guest)
+        place.idle(guest)
     return guest
 
 
 def test_the_longest_idle_of_the_same_address_gives_way() -> None:
-    place = crowd(per_address=2, connections=9)
+    place = room(per_address=2, connections=9)
     other, first, second = enter(place, "10.0.0.1"), enter(place, "10.0.0.2"), enter(place, "::ffff:10.0.0.2")
     assert enter(place, "10.0.0.2")
     assert other and first and second
@@ -327,7 +329,7 @@ def test_the_longest_idle_of_the_same_address_gives_way() -> None:
 
 
 def test_when_all_is_full_the_fullest_address_gives_way() -> None:
-    place = crowd(per_address=3, connections=4)
+    place = room(per_address=3, connections=4)
     one = enter(place, "10.0.0.1")
     many = [enter(place, "10.0.0.2") for _ in range(3)]
     assert enter(place, "10.0.0.3")
@@ -336,7 +338,7 @@ def test_when_all_is_full_the_fullest_address_gives_way() -> None:
 
 
 def test_who_is_busy_stays_and_who_is_new_is_turned_away() -> None:
-    place = crowd(per_address=2, connections=3)
+    place = room(per_address=2, connections=3)
     assert enter(place, "10.0.0.1", idle=False) and enter(place, "10.0.0.1", idle=False)
     assert enter(place, "10.0.0.1") is None
     assert enter(place, "10.0.0.2", idle=False)
@@ -344,7 +346,7 @@ def test_who_is_busy_stays_and_who_is_new_is_turned_away() -> None:
 
 
 def test_who_leaves_makes_room_once() -> None:
-    place = crowd(per_address=1, connections=9)
+    place = room(per_address=1, connections=9)
     guest = enter(place, "10.0.0.1", idle=False)
     for _ in range(2):
         place.leave(guest)
@@ -353,17 +355,17 @@ def test_who_leaves_makes_room_once() -> None:
 
 
 def test_a_trusted_proxy_stands_for_many_people() -> None:
-    place = crowd(per_address=1, connections=3, proxies=("10.0.0.0/8",))
+    place = room(per_address=1, connections=3, proxies=("10.0.0.0/8",))
     assert all(enter(place, "10.0.0.1", idle=False) for _ in range(3))
     assert enter(place, "10.0.0.1") is None
 
 
-def test_the_crowd_remembers_nobody_who_left() -> None:
-    place = crowd(per_address=2, connections=9)
+def test_nobody_who_left_is_remembered() -> None:
+    place = room(per_address=2, connections=9)
     for i in range(count(100, 1000)):
         guest = enter(place, f"10.0.{i % 7}.1")
         place.leave(guest)
-    assert (place._homes, dict(place._held), place._idle) == ({}, {}, {})
+    assert (place._addresses, dict(place._held), place._idle) == ({}, {}, {})
 
 
 def test_a_proxy_is_known_in_both_forms_of_its_address() -> None:
@@ -377,7 +379,8 @@ PROGRAM = """
 import asyncio, sys
 from contextlib import asynccontextmanager
 from starlette.applications import Starlette
-from gateway.server import Server, bind
+from gateway.listener import bind
+from gateway.server import Server
 from persistence.clock import system_entropy
 
 def say(what): print(what, flush=True)
