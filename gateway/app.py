@@ -42,7 +42,7 @@ from gateway.routes.sessions import session_routes
 from gateway.settings import Settings
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
-from persistence.errors import FinnError
+from persistence.errors import FinnError, first
 from persistence.events import AGENT, SYSTEM
 from persistence.files import FILES, Files
 from persistence.fold import Fold
@@ -134,7 +134,7 @@ class Finn:
                 self.state = "serving"
                 self._on_ready()
         except Exception as error:
-            self.failure = _first(error)
+            self.failure = first(error)
             if not isinstance(self.failure, FinnError | OSError):
                 log.exception("finn cannot go on")
             self._on_failure()
@@ -261,8 +261,3 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, bytes]]:
 def _make(*folders: Path) -> None:
     for folder in folders:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _first(error: BaseException) -> BaseException:
-    """The first error of a group of groups."""
-    return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from typing import TextIO
 
 from persistence.clock import iso
+from persistence.errors import first
 from persistence.values import Json
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
@@ -65,10 +66,10 @@ class JsonLine(logging.Formatter):
 
 
 def _told_error(record: logging.LogRecord) -> Mapping[str, Json]:
-    """The exception of a record in two fields: what it said, and the way to it."""
+    """The exception of a record in two fields: what it said, and the way to it. Of a group it is the first."""
     if not record.exc_info or record.exc_info[1] is None:
         return {}
-    error = record.exc_info[1]
+    error = first(record.exc_info[1])
     frames = traceback.extract_tb(error.__traceback__)[-MAX_FRAMES:]
     return {
         "error": f"{type(error).__name__}: {error}",

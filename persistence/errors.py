@@ -167,3 +167,8 @@ class ModelRejected(ModelError):
     """The provider understood the request and refuses it: unknown model, context too long, bad parameter."""
 
     retryable = False
+
+
+def first(error: BaseException) -> BaseException:
+    """The first error of a group of groups; any other is itself."""
+    return first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error

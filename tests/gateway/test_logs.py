@@ -96,6 +96,15 @@ def test_an_error_tells_what_it_was_and_where_it_came_from() -> None:
     assert lines[0]["trace"][-1].endswith("test_an_error_tells_what_it_was_and_where_it_came_from")
 
 
+def test_of_a_group_of_errors_the_first_is_told() -> None:
+    with logged() as lines:
+        try:
+            raise ExceptionGroup("two at once", [ExceptionGroup("inside", [ValueError("this way")]), KeyError("later")])
+        except ExceptionGroup:
+            logger.exception("it failed")
+    assert lines[0]["error"] == "ValueError: this way"
+
+
 class Stuck(io.StringIO):
     """A stderr whose reader has gone to lunch."""
 
