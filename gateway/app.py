@@ -86,7 +86,7 @@ class Finn:
         return self._rooms
 
     def app(self, on_ready: Callable[[], None], on_failure: Callable[[], None]) -> Starlette:
-        """The application. `on_ready` is called when prompts are taken, `on_failure` when the start failed."""
+        """The application. Calls `on_ready` in a thread when prompts are taken, `on_failure` when the start failed."""
         self._on_ready, self._on_failure = on_ready, on_failure
         guard = guards(self._auth, lambda: self.state == "starting")
         routes = [
@@ -132,7 +132,7 @@ class Finn:
                 for task in self._tasks(rooms):
                     group.create_task(task)
                 self.state = "serving"
-                self._on_ready()
+                await asyncio.to_thread(self._on_ready)
         except Exception as error:
             self.failure = first(error)
             if not isinstance(self.failure, FinnError | OSError):
@@ -152,7 +152,7 @@ class Finn:
         notes = Files(journal, disk, self.redactor, "grimoires", grimoires)
         await notes.fill(await asyncio.to_thread(template))
         fence = await asyncio.to_thread(sandbox.probe, settings.sandbox, settings.sandbox_network == "on", workspace)
-        identity = IdentityFiles(grimoires)
+        identity = await asyncio.to_thread(IdentityFiles, grimoires)
         await asyncio.to_thread(identity.look)
 
         async def changed() -> None:

@@ -51,7 +51,8 @@ class Journal:
         """
         paths = Paths(root)
         lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means)
-        journal = cls(paths, means, lock, replayed)
+        # In a thread too: the log opens its last segment and makes it durable.
+        journal = await asyncio.to_thread(cls, paths, means, lock, replayed, asyncio.get_running_loop())
         try:
             await journal._tell(replayed)
         except BaseException:
@@ -59,7 +60,9 @@ class Journal:
             raise
         return journal
 
-    def __init__(self, paths: Paths, means: Means, lock: Lock, replayed: Replayed) -> None:
+    def __init__(
+        self, paths: Paths, means: Means, lock: Lock, replayed: Replayed, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.paths = paths
         self.replayed = replayed
         self.epoch = replayed.epoch
@@ -70,7 +73,7 @@ class Journal:
         self._lock = lock
         self._folded = replayed.folded
         self._tails = replayed.tails
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._listeners: list[Listener] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._due = asyncio.Event()

@@ -10,6 +10,7 @@ import asyncio
 import html
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from string import Template
@@ -109,5 +110,6 @@ def page(once: str, text: str, *, status: int = 200, headers: dict[str, str] | N
     return HTMLResponse(content, status, {"Referrer-Policy": REFERRER_POLICY, **(headers or {})})
 
 
+@cache
 def _asset(name: str) -> str:
     return files("gateway.routes").joinpath(name).read_text(encoding="utf-8")
