@@ -31,6 +31,7 @@ from persistence.events import (
     TurnStarted,
     Usage,
     UserMessage,
+    seq_of,
 )
 from persistence.journal import Journal
 
@@ -131,7 +132,7 @@ async def lines(journal: Journal, session: str, after: int, leaf: str | None) ->
             if isinstance(event, UserMessage):
                 known[record.entry] = record
             elif isinstance(event, TurnStarted | SteerTaken):
-                said = known.pop(event.entry, None) or await journal.entry(session, event.entry)
+                said = known.pop(event.entry, None) or await journal.record_at(session, seq_of(event.entry))
             made = line(record, leaf, said)
             if made is not None:
                 leaf = made["id"]
@@ -143,7 +144,7 @@ async def export(journal: Journal, session: str, state: Session, cwd: Path) -> b
     """The whole session as Pi's file. A message that still waits stands at the end."""
     found = [header(session, state.created_at, cwd), *[one async for one in lines(journal, session, 0, None)]]
     for waiting in state.waiting:
-        said = await journal.entry(session, waiting.entry)
+        said = await journal.record_at(session, seq_of(waiting.entry))
         if isinstance(said.event, UserMessage):
             parent = found[-1]["id"] if len(found) > 1 else None
             found.append(_entry(said, parent, said.seq, "message", message=_user(said, said.event)))
@@ -207,13 +208,15 @@ class Mirror:
         if not path.exists():
             return 0, None
         try:
+            if not path.is_file():
+                raise ValueError("it is no plain file")
             last = json.loads(_last_line(path))
             if last["type"] == "session":
                 return 0, None
             if last["finnSeq"] > self._journal.seq:
                 raise ValueError("the last line is of a record that is not in the log")
             return last["finnSeq"], last["id"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             self._set_aside(path, f"{type(error).__name__}: {error}")
             return 0, None
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -31,10 +32,7 @@ def path(root: Path) -> Path:
 
 def content(root: Path) -> bytes:
     """The file, or nothing while there is none."""
-    try:
-        return path(root).read_bytes()
-    except FileNotFoundError:
-        return b""
+    return path(root).read_bytes() if path(root).is_file() else b""
 
 
 def lines(root: Path) -> list[Json]:
@@ -180,7 +178,7 @@ FOREIGN = (
 FUTURE = b'{"type":"custom","id":"1-9999","parentId":null,"timestamp":"x","customType":"x","finnSeq":9999}\n'
 
 
-@pytest.mark.parametrize("added", [TORN, FOREIGN, FUTURE, b"\0" * 100, b"\n", b"[]\n"])
+@pytest.mark.parametrize("added", [TORN, FOREIGN, FUTURE, b"\0" * 100, b"\n", b"[]\n", b"[" * 100_000 + b"\n"])
 async def test_a_file_that_is_not_as_finn_left_it_goes_to_quarantine_and_is_written_anew(
     tmp_path: Path, added: bytes
 ) -> None:
@@ -196,6 +194,21 @@ async def test_a_file_that_is_not_as_finn_left_it_goes_to_quarantine_and_is_writ
         kept, note = sorted(home.journal.paths.quarantine.iterdir())
         assert kept.read_bytes() == before + added
         assert json.loads(note.read_bytes())["from"] == str(path(tmp_path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_what_stands_in_the_place_of_the_file_goes_to_quarantine(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    async with mirrored(tmp_path) as home:
+        await home.ask("one")
+        await caught_up(home, tmp_path)
+    before = path(tmp_path).read_bytes()
+    path(tmp_path).unlink()
+    make(path(tmp_path))
+    async with mirrored(tmp_path) as home:
+        await caught_up(home, tmp_path)
+        assert path(tmp_path).read_bytes() == before
 
 
 async def test_a_file_that_somebody_removes_is_written_whole_with_the_next_record(tmp_path: Path) -> None:
