@@ -6,7 +6,7 @@ from typing import Literal
 from agent.loop import Agent, Turn
 from agent.session import SESSIONS
 from persistence.errors import FinnError, StorageError
-from persistence.events import SYSTEM, By, Event, Json, PromptMode, Record, SteerTaken
+from persistence.events import SYSTEM, By, Event, Json, PromptMode, Record, SteerTaken, seq_of
 from persistence.journal import Journal
 from persistence.subscription import Moment
 
@@ -77,6 +77,6 @@ class RunningTurn:
         for waiting in self._journal.streams(SESSIONS)[self.session].waiting:
             if waiting.mode == mode and waiting.turn == self.id:
                 await self.record(SteerTaken(turn=self.id, entry=waiting.entry, parent=parent), SYSTEM)
-                taken.append(await self._journal.entry(self.session, waiting.entry))
+                taken.append(await self._journal.record_at(self.session, seq_of(waiting.entry)))
                 parent = waiting.entry
         return tuple(taken)

@@ -39,6 +39,7 @@ from persistence.events import (
     TurnStop,
     Usage,
     UserMessage,
+    seq_of,
 )
 from persistence.journal import Journal
 from persistence.subscription import Moment, Overrun, Subscription
@@ -306,7 +307,7 @@ class Turns:
         session = running.session
         entries = self._contexts.pop(session, None)
         if entries is not None and (entries[-1].id if entries else None) == parent:
-            said = entry_of(await self._journal.entry(session, entry))
+            said = entry_of(await self._journal.record_at(session, seq_of(entry)))
             assert said is not None
             entries.append(replace(said, parent=parent, turn=running.id))
         else:

@@ -31,7 +31,7 @@ from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
 from gateway.checks import NO_SOCKET, guards, layers
-from gateway.hub import Hub
+from gateway.hub import Close, Hub
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS
 from gateway.rooms import Rooms
@@ -209,7 +209,7 @@ class Finn:
         if self._rooms is not None:
             await self._rooms.turns.drain()
         for hub in (self._hub, self._readers):
-            await hub.leave_all(1012, "restarting", retry_ms=RETRY_MS)
+            await hub.leave_all(Close.RESTARTING, "restarting", retry_ms=RETRY_MS)
 
     # ------------------------------------------------------------ facts
 

@@ -17,10 +17,11 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from gateway.body import faults, parse_json
 from gateway.feed import Cursor, Feed
 from gateway.frames import Frame, frame
-from gateway.hub import Hub
-from gateway.problem import Refused, parse_json
+from gateway.hub import Close, Hub
+from gateway.problem import Refused
 from gateway.rooms import Open, Rooms
 from persistence.clock import Clock
 from persistence.errors import FinnError, NotFound
@@ -30,7 +31,6 @@ from persistence.subscription import Overrun
 RATE = 20  #: frames a second from one client
 SEND_S = 20.0  #: a frame that the client does not take for so long ends the socket
 LEAVE_S = 1.0  #: for the last frame and the close
-TOO_SLOW, NO_SESSION = 1013, 4404
 
 RequestId = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -115,9 +115,9 @@ class Chat:
             async for one in self._feed:
                 await self._send(one)
         except (Overrun, TimeoutError):
-            await self._close(TOO_SLOW, "too slow")
+            await self._close(Close.TOO_SLOW, "too slow")
         except NotFound as gone:
-            await self._close(NO_SESSION, gone.message)
+            await self._close(Close.NO_SESSION, gone.message)
 
     async def _send(self, one: Frame) -> None:
         async with self._sending:
@@ -161,8 +161,7 @@ class Chat:
             case Say():
                 accepted = await turns.say(self._session, said.text, said.request_id, said.type)
                 if accepted.repeated:
-                    entry = f"{self._rooms.journal.epoch}-{accepted.seq}"
-                    shown = frame(await self._rooms.journal.entry(self._session, entry))
+                    shown = frame(await self._rooms.journal.record_at(self._session, accepted.seq))
                     if shown is not None:
                         await self._send(shown)
 
@@ -185,10 +184,8 @@ def _said(data: Json) -> Say | Abort | Ping:
     try:
         return SAID.validate_python(data)
     except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(step)[:64] for step in fault["loc"]) or "frame"
         hint = "frames are prompt, steer, follow_up, abort and ping"
-        raise Refused("invalid_body", f"{where}: {fault['msg']}", hint=hint) from None
+        raise Refused("invalid_body", faults(error, "frame"), hint=hint) from None
 
 
 def cursor_of(socket: WebSocket) -> Cursor | None:
@@ -208,7 +205,7 @@ def chat_endpoint(open_rooms: Open, hub: Hub, clock: Clock) -> Callable[[WebSock
         try:
             feed = Feed(rooms, session, cursor_of(socket))
         except NotFound:
-            await socket.close(NO_SESSION, "there is no such session")
+            await socket.close(Close.NO_SESSION, "there is no such session")
             return
         guest = Chat(socket, rooms, session, feed, clock)
         hub.enter(guest)

@@ -21,12 +21,15 @@ from starlette.types import Scope as Connection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.auth import Auth, Scope, has_credentials, is_by_cookie
+from gateway.body import MAX_BODY
+from gateway.hub import Close
 from gateway.logs import REQUEST_ID
-from gateway.problem import MAX_BODY, Refused, answer, internal
+from gateway.problem import Refused, answer, internal, starting
 from gateway.settings import Entrance
 from persistence.clock import Clock, Entropy
 
 Headers = Iterable[tuple[bytes, bytes]]
+GuardFor = Callable[[Scope | None], Sequence[Middleware]]  #: what a route needs, to what stands before it
 
 CSP = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -48,7 +51,6 @@ OWN_SITES = ("same-origin", "none")  #: of Sec-Fetch-Site: our page, or typed by
 PROBES = ("/livez", "/readyz", "/health")
 REQUEST_ID_BYTES = 8
 SWITCHED, LEFT = 101, 499  #: in the access log: an accepted socket; a caller who did not wait for the answer
-CLOSE_UNAUTHORIZED, CLOSE_RESTARTING, CLOSE_FAILED = 4401, 1012, 1011
 
 access = logging.getLogger("finn.access")
 logger = logging.getLogger("finn.checks")
@@ -109,7 +111,7 @@ class Envelope:
 
 async def _apologise(scope: Connection, receive: Receive, send: Send, *, accepted: bool) -> None:
     if accepted:
-        await send({"type": "websocket.close", "code": CLOSE_FAILED, "reason": "internal"})
+        await send({"type": "websocket.close", "code": Close.FAILED, "reason": "internal"})
     else:
         await answer(internal())(scope, receive, send)
 
@@ -200,14 +202,14 @@ class Guard:
         is_socket = scope["type"] == "websocket"
         if self._is_starting():
             if is_socket:
-                await _accept_and_close(receive, send, CLOSE_RESTARTING, "starting")
+                await _accept_and_close(receive, send, Close.RESTARTING, "starting")
                 return
-            raise Refused("starting", "finn is starting", hint="try again in a second")
+            raise starting()
         try:
             self._admit(connection)
         except Refused as refused:
             if is_socket and refused.code != "forbidden_scope":
-                await _accept_and_close(receive, send, CLOSE_UNAUTHORIZED, refused.code)
+                await _accept_and_close(receive, send, Close.UNAUTHORIZED, refused.code)
                 return
             raise
         await self._app(scope, receive if is_socket else limited(connection, receive), send)
@@ -227,25 +229,25 @@ async def _accept_and_close(receive: Receive, send: Send, code: int, reason: str
     await send({"type": "websocket.close", "code": code, "reason": reason})
 
 
-def limited(connection: HTTPConnection, receive: Receive, limit: int = MAX_BODY) -> Receive:
-    """`receive` for at most `limit` bytes. Raises Refused `too_large`, at once where the length is declared."""
-    if int(connection.headers.get("content-length", 0)) > limit:
-        raise _too_large(limit)
+def limited(connection: HTTPConnection, receive: Receive) -> Receive:
+    """`receive` for at most MAX_BODY bytes. Raises Refused `too_large`, at once where the length is declared."""
+    if int(connection.headers.get("content-length", 0)) > MAX_BODY:
+        raise _too_large()
     received = 0
 
     async def receive_limited() -> Message:
         nonlocal received
         message = await receive()
         received += len(message.get("body", b""))
-        if received > limit:
-            raise _too_large(limit)
+        if received > MAX_BODY:
+            raise _too_large()
         return message
 
     return receive_limited
 
 
-def _too_large(limit: int) -> Refused:
-    return Refused("too_large", f"the body is larger than {limit} bytes", hint="send less at a time")
+def _too_large() -> Refused:
+    return Refused("too_large", f"the body is larger than {MAX_BODY} bytes", hint="send less at a time")
 
 
 # ---------------------------------------------------------------- what the composition needs
@@ -256,7 +258,7 @@ def layers(entrance: Entrance, *, clock: Clock, entropy: Entropy) -> Sequence[Mi
     return (Middleware(Envelope, clock=clock, entropy=entropy), Middleware(Doors, entrance=entrance))
 
 
-def guards(auth: Auth, is_starting: Callable[[], bool]) -> Callable[[Scope | None], Sequence[Middleware]]:
+def guards(auth: Auth, is_starting: Callable[[], bool]) -> GuardFor:
     """What routes put before themselves: `Route(…, middleware=guard("chat"))`, and `guard(None)` where all may come."""
 
     def guard(need: Scope | None) -> Sequence[Middleware]:

@@ -1,12 +1,23 @@
 """Who is connected now: every open socket or stream, so that all of them can be told and closed at once."""
 
 import asyncio
+from enum import IntEnum
 from typing import Protocol
 
 from gateway.auth import Auth
 from persistence.clock import Clock
 
 WATCH_S = 1.0  #: how soon a rotated token closes what it had opened
+
+
+class Close(IntEnum):
+    """Why a socket is closed."""
+
+    FAILED = 1011  #: a mistake of ours
+    RESTARTING = 1012
+    TOO_SLOW = 1013
+    UNAUTHORIZED = 4401
+    NO_SESSION = 4404
 
 
 class Guest(Protocol):
@@ -44,4 +55,4 @@ class Hub:
             await clock.sleep(WATCH_S)
             if auth.generation != known:
                 known = auth.generation
-                await self.leave_all(4401, "the token was changed")
+                await self.leave_all(Close.UNAUTHORIZED, "the token was changed")

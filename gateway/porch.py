@@ -19,7 +19,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.checks import PROBES
-from gateway.problem import EXCEPTION_HANDLERS, Refused
+from gateway.problem import EXCEPTION_HANDLERS, starting
 from gateway.routes.health import MEDIA_TYPE
 
 Build = Callable[[], Starlette]  #: imports and makes the house; waits for the disk
@@ -44,14 +44,14 @@ class Porch:
         async def live(_: Request) -> Response:
             return PlainTextResponse("ok")
 
-        async def starting(_: Request) -> Response:
-            raise Refused("starting", "finn is starting", hint="try again in a second")
+        async def refuse(_: Request) -> Response:
+            raise starting()
 
         async def health(_: Request) -> Response:
             return JSONResponse({"status": "warn", **release, "output": "finn is starting"}, media_type=MEDIA_TYPE)
 
         self._own = Starlette(
-            routes=[Route("/livez", live), Route("/health", health), Route("/{path:path}", starting)],
+            routes=[Route("/livez", live), Route("/health", health), Route("/{path:path}", refuse)],
             middleware=layers,
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._life,

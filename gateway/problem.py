@@ -1,4 +1,4 @@
-"""What an error looks like over HTTP: `application/problem+json` (RFC 9457), and how a body becomes a value.
+"""What an error looks like over HTTP: `application/problem+json` (RFC 9457).
 
     FinnError.code ─▶ CODES ─▶ status, Retry-After ─▶ {"type","title","status","code","detail","hint","request_id"?}
 
@@ -11,8 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
-from urllib.parse import parse_qsl
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,17 +21,9 @@ from starlette.types import ExceptionHandler
 
 from gateway.logs import REQUEST_ID
 from persistence.errors import FinnError
-from persistence.values import DEPTH, Json, deeper_than
+from persistence.values import Json
 
 MEDIA_TYPE = "application/problem+json"
-MAX_BODY = 2**20  #: bytes of a request
-MAX_FIELDS = 32  #: of a form
-SHOWN_ERRORS = 3  #: of a body's faults, how many are told at once
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
-
-Model = TypeVar("Model", bound="BaseModel")
 
 
 class Code(NamedTuple):
@@ -128,6 +119,11 @@ def internal() -> FinnError:
     return Refused("internal", "finn made a mistake while it answered", hint="the log tells more under this request id")
 
 
+def starting() -> Refused:
+    """What everybody is told who comes before finn is ready."""
+    return Refused("starting", "finn is starting", hint="try again in a second")
+
+
 async def answer_error(_: Request, error: Exception) -> Response:
     """For Starlette's table: an error of the tree. One that has no meaning in HTTP goes on up, to be logged."""
     assert isinstance(error, FinnError)
@@ -154,92 +150,3 @@ def allowed_methods(request: Request) -> Sequence[str]:
 EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = MappingProxyType(
     {FinnError: answer_error, HTTPException: answer_http_exception}
 )
-
-# ---------------------------------------------------------------- bodies
-
-
-def parse_json(data: bytes) -> Json:
-    """The value of a JSON text that comes from outside. Raises Refused `invalid_json`."""
-    try:
-        text = data.decode()
-        value = json.loads(text, parse_constant=_no_such_number)
-    except UnicodeDecodeError as error:
-        raise invalid_json(f"byte {error.start} is not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise invalid_json(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
-    except RecursionError:
-        raise invalid_json(f"nested deeper than {DEPTH}") from None
-    except ValueError as error:  # a number of more digits than Python converts
-        raise invalid_json(str(error).partition(";")[0]) from None
-    if deeper_than(value, DEPTH):
-        raise invalid_json(f"nested deeper than {DEPTH}")
-    if "\\ud" in text.lower() and not _is_unicode(value):
-        raise invalid_json("half of a surrogate pair is not a character")
-    return value
-
-
-def invalid_json(what: str) -> Refused:
-    return Refused("invalid_json", f"the body is not JSON that finn takes: {what}", hint="send one JSON value in UTF-8")
-
-
-def _no_such_number(name: str) -> None:
-    raise invalid_json(f"{name} is not a JSON number")
-
-
-def _is_unicode(value: Json) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def validate(model: type[Model], value: Json) -> Model:
-    """`value` as a model. Raises Refused `invalid_body`, which names the fields and repeats none of what they held."""
-    from pydantic import ValidationError  # imported on use: a start to the first answer need not pay for it
-
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        told = [f"{_place(fault['loc'])}: {fault['msg']}" for fault in faults[:SHOWN_ERRORS]]
-        fields = ", ".join(model.model_fields)
-        raise Refused("invalid_body", "; ".join(told), hint=f"the fields are {fields}") from None
-
-
-def _place(path: tuple[int | str, ...]) -> str:
-    return ".".join(str(step)[:64] for step in path) or "body"
-
-
-async def read_model(request: Request, model: type[Model]) -> Model:
-    """The JSON body as a model; no body at all counts as `{}`.
-
-    Raises Refused (`unsupported_media_type`, `invalid_json`, `invalid_body`). The size was limited before it is read.
-    """
-    body = await request.body()
-    if not body:
-        return validate(model, {})
-    require_media_type(request, "application/json")
-    return validate(model, parse_json(body))
-
-
-async def read_form(request: Request) -> Mapping[str, str]:
-    """The fields of a plain HTML form. Raises Refused `bad_request`."""
-    try:
-        return dict(parse_qsl((await request.body()).decode("ascii"), max_num_fields=MAX_FIELDS, errors="strict"))
-    except ValueError:
-        raise Refused("bad_request", "the body is not a form", hint="send it URL-encoded") from None
-
-
-def media_type(request: Request) -> str:
-    """The Content-Type without its parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def require_media_type(request: Request, wanted: str) -> None:
-    if media_type(request) != wanted:
-        raise Refused(
-            "unsupported_media_type",
-            f"the body is {media_type(request)[:64] or 'of no named type'}",
-            hint=f"send it with Content-Type: {wanted}",
-        )

@@ -19,7 +19,7 @@ from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
 from persistence.codec import BLOB_BYTES, clean, offload
 from persistence.errors import FinnError, NotFound, StorageError
-from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record, seq_of
+from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Fold, Folded
 from persistence.lock import Lock
 from persistence.replay import Means, Paths, Replayed, prepare
@@ -260,12 +260,11 @@ class Journal:
         state, tail = self._stream(stream), self._tails.between(stream, after, before)
         return tuple(await asyncio.to_thread(self._bodies.read, stream, state, tail, after, before, limit, last))
 
-    async def entry(self, stream: str, entry: str) -> Record:
-        """The record that `Record.entry` names. Raises NotFound, StorageError."""
-        seq = seq_of(entry)
+    async def record_at(self, stream: str, seq: int) -> Record:
+        """The stream's record with that seq. Raises NotFound, StorageError."""
         found = await self.read(stream, after=seq - 1, before=seq + 1)
         if not found:
-            raise NotFound(f"the message {entry} is not in the log", hint="run finn verify")
+            raise NotFound(f"record {seq} is not in the log", hint="run finn verify")
         return found[0]
 
     def _stream(self, stream: str) -> Stream:

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.auth import Auth, has_credentials
-from gateway.problem import Refused
+from gateway.problem import Refused, starting
 from gateway.settings import Settings
 from persistence.clock import Clock
 from scheduler.health import Source, judge
@@ -40,7 +40,7 @@ def health_routes(
     async def ready(_: Request) -> Response:
         match state():
             case "starting":
-                raise Refused("starting", "finn is starting", hint="try again in a second")
+                raise starting()
             case "draining":
                 raise Refused("draining", "finn is stopping", hint="its successor will answer")
             case "serving":

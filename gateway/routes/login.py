@@ -9,20 +9,21 @@ is the one answer with another Referrer-Policy, since under `no-referrer` a brow
 import asyncio
 import html
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from string import Template
 
 from pydantic import BaseModel, ConfigDict
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.auth import COOKIE, Auth, Scope, set_cookie
-from gateway.problem import CODES, Refused, media_type, read_form, read_model, retry_after
+from gateway.auth import COOKIE, Auth, set_cookie
+from gateway.body import media_type, read_form, read_model
+from gateway.checks import GuardFor
+from gateway.problem import CODES, Refused, retry_after
 
 FORM = "application/x-www-form-urlencoded"
 CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
@@ -40,9 +41,7 @@ class Login(BaseModel):
     once: str | None = None
 
 
-def login_routes(
-    auth: Auth, guard: Callable[[Scope | None], Sequence[Middleware]], *, secure: bool
-) -> Sequence[BaseRoute]:
+def login_routes(auth: Auth, guard: GuardFor, *, secure: bool) -> Sequence[BaseRoute]:
     """GET and POST /login, POST /logout, and the style of the page."""
 
     async def show(request: Request) -> Response:

@@ -3,11 +3,10 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 
 from pydantic import Field
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -15,12 +14,13 @@ from starlette.routing import BaseRoute, Route
 from agent.mirror import export
 from agent.session import SESSIONS, Session
 from agent.turns import Accepted
-from gateway.auth import Scope
+from gateway.body import read_model
+from gateway.checks import GuardFor
 from gateway.export import markdown
 from gateway.feed import HEARTBEAT_S, Cursor, Feed
 from gateway.frames import Frame, failure
 from gateway.hub import Hub
-from gateway.problem import Refused, read_model
+from gateway.problem import Refused
 from gateway.rooms import Open, Rooms
 from gateway.transcript import backwards, forwards
 from persistence.clock import iso
@@ -32,7 +32,6 @@ LIMIT = 100
 LIMIT_MOST = 1000
 ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
-Guard = Callable[[Scope | None], Sequence[Middleware]]
 Title = Annotated[str, Field(max_length=200)]
 
 
@@ -48,7 +47,7 @@ class Prompt(Value):
     text: str
 
 
-def session_routes(rooms: Open, readers: Hub, guard: Guard) -> Sequence[BaseRoute]:
+def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseRoute]:
     """Every route below /api/sessions. `readers` counts the event streams that are open."""
 
     async def create(request: Request) -> Response:

@@ -16,10 +16,11 @@ from starlette.websockets import WebSocket
 
 from gateway.address import Network
 from gateway.auth import Auth
+from gateway.body import parse_json
 from gateway.checks import NO_SOCKET, guards, layers
 from gateway.connections import DEFAULT_LIMITS, Limits
 from gateway.listener import bind
-from gateway.problem import EXCEPTION_HANDLERS, parse_json
+from gateway.problem import EXCEPTION_HANDLERS
 from gateway.routes.login import login_routes
 from gateway.server import Server
 from gateway.settings import read

@@ -12,9 +12,9 @@ import pytest
 
 from gateway.address import Network
 from gateway.auth import WRONG_LIMIT, rotate
+from gateway.body import MAX_BODY
 from gateway.checks import CSP
 from gateway.logs import logging_to
-from gateway.problem import MAX_BODY
 from persistence.clock import system_entropy
 from tests.gateway.serving import UPGRADE, Site, close_code, read_answer, request, serving
 

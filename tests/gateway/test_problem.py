@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from gateway.problem import CODES, MAX_BODY, Refused, answer, describe, parse_json, retry_after, validate
+from gateway.body import MAX_BODY, parse_json, validate
+from gateway.problem import CODES, Refused, answer, describe, retry_after
 from persistence.errors import Busy, Draining, FinnError, ModelOverloaded, NotFound, StorageFull
 from persistence.values import DEPTH
 from tests.gateway.serving import request, serving
