@@ -1,6 +1,6 @@
 """`finn serve`: from settings to a process that ends with the right exit code.
 
-    bind ─▶ the porch answers ─▶ model ─▶ auth ─▶ finn (starting ─▶ ready: run.json, the login link)
+    bind ─▶ probes are answered ─▶ model ─▶ auth ─▶ finn (starting ─▶ ready: run.json, the login link)
          ─▶ signal ─▶ drain ─▶ 0
 
 1 where the start or the run failed, with the reason on stderr; never 0 after a crash.
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 
-from gateway.auth import Auth, hide_memory
+from gateway.auth import Auth
 from gateway.checks import layers
 from gateway.listener import bind
 from gateway.logs import logging_to
-from gateway.porch import Porch
 from gateway.routes.health import release_of
 from gateway.server import Server
 from gateway.settings import Settings, scrub
+from gateway.startup import Startup
 from persistence.clock import SystemClock, iso, system_entropy
 from persistence.disk import SystemDisk, refused, replace
 from persistence.errors import FinnError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.app import Finn
 
 RUN = "run.json"
+PR_SET_DUMPABLE = 4  #: of linux/prctl.h
 
 
 def serve(settings: Settings) -> int:
@@ -43,14 +44,14 @@ def serve(settings: Settings) -> int:
         hide_memory()
     port = listener.getsockname()[1]
     process = _Process(settings, port)
-    porch = Porch(
+    startup = Startup(
         process.build,
         process.end,
         layers(settings.entrance(port), clock=process.clock, entropy=system_entropy),
         release_of(settings),
     )
     server = process.server = Server(
-        porch,
+        startup,
         listener,
         entropy=system_entropy,
         drain=process.drain,
@@ -59,14 +60,14 @@ def serve(settings: Settings) -> int:
     )
     with logging_to(sys.stderr, settings.log_level, process.redact):
         code = server.run_to_the_end()
-    failure = porch.failure or (process.finn.failure if process.finn else None)
+    failure = startup.failure or (process.finn.failure if process.finn else None)
     if process.announced:
         run_path(settings.data_dir).unlink(missing_ok=True)
     if failure is None:
         return code
     if isinstance(failure, FinnError):
         raise failure
-    print(f"finn: {failure!r} (the log tells more)", file=sys.stderr)
+    print(f"finn: {failure if isinstance(failure, OSError) else f'{failure!r} (the log tells more)'}", file=sys.stderr)
     return 1
 
 
@@ -120,6 +121,15 @@ class _Process:
     def redact(self, text: str) -> str:
         """The text as it may be logged."""
         return self._redactor.text(text)
+
+
+def hide_memory() -> None:
+    """Keeps processes of the same user from reading this one's memory and environment. Linux only; raises OSError."""
+    import ctypes  # imported on use: only a serving process needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) was refused")
 
 
 def run_path(data_dir: Path) -> Path:

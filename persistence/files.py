@@ -10,7 +10,6 @@ import asyncio
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +21,7 @@ from persistence.journal import Journal
 from persistence.redact import Redactor
 
 FILE_BYTES = 8 * 1024 * 1024  #: a larger file is left out, and told
+CLOSED = "a folder that cannot be read"  #: so that nothing is known of what it holds
 
 Root = Literal["grimoires", "workspace"]
 
@@ -118,10 +118,10 @@ class Files:
             for name, one in seen.items()
             if not one.left_out and known.get(f"{self._name}/{name}") != (one.sha256, one.executable)
         ]
-        gone = [key.partition("/")[2] for key, (sha, _) in known.items() if sha and key.startswith(f"{self._name}/")]
-        return changed + [
-            FileChanged(root=self._name, path=name, sha256=None, bytes=0) for name in gone if name not in seen
-        ]
+        unseen = {key.partition("/")[2] for key, (sha, _) in known.items() if sha and key.startswith(f"{self._name}/")}
+        closed = tuple(f"{name}/".removeprefix("./") for name, one in seen.items() if one.left_out == CLOSED)
+        gone = sorted(name for name in unseen - seen.keys() if not name.startswith(closed))
+        return changed + [FileChanged(root=self._name, path=name, sha256=None, bytes=0) for name in gone]
 
     def _look_at(self, name: str, path: Path) -> Seen | None:
         """What the file is now, its bytes safe in a blob; read only when its stamp changed. None: there is no file."""
@@ -129,8 +129,8 @@ class Files:
             status = path.lstat()
         except FileNotFoundError:
             return None
-        if stat.S_ISDIR(status.st_mode):
-            return None
+        except OSError as error:
+            return Seen((0, 0, 0, 0), executable=False, left_out=f"cannot be read: {error.strerror}")
         stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
         last = self._seen.get(name)
         if last is not None and last.stamp == stamp:
@@ -149,6 +149,8 @@ def _name(path: Path) -> str:
 
 def _read(path: Path, status: os.stat_result) -> tuple[str, bytes]:
     """Why the file is left out, or its bytes."""
+    if stat.S_ISDIR(status.st_mode):
+        return CLOSED, b""
     if not stat.S_ISREG(status.st_mode):
         return "no plain file", b""
     if status.st_size > FILE_BYTES:
@@ -162,12 +164,21 @@ def _read(path: Path, status: os.stat_result) -> tuple[str, bytes]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    """Everything below a folder but unfinished files, however deep; links are not followed."""
+    """All files below a folder but unfinished ones, however deep, and the folders that are closed to us.
+
+    Links are not followed.
+    """
     folders = [root]
     while folders:
-        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folders.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append(Path(entry.path))
-                elif not entry.name.startswith(TEMPORARY):
-                    yield Path(entry.path)
+        folder = folders.pop()
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(Path(entry.path))
+                    elif not entry.name.startswith(TEMPORARY):
+                        yield Path(entry.path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            yield folder

@@ -20,6 +20,7 @@ from persistence.events import Json
 
 KEPT = 3
 SUFFIX = ".json.z"
+DIGITS = 16  #: of the seq in a name
 
 
 def canonical(data: Json) -> bytes:
@@ -85,12 +86,12 @@ def decode(data: bytes, name: str) -> Snapshot:
 
 def path_of(directory: Path, seq: int) -> Path:
     """Where the snapshot at `seq` is kept."""
-    return directory / f"{seq:016d}{SUFFIX}"
+    return directory / f"{seq:0{DIGITS}d}{SUFFIX}"
 
 
 def listed(directory: Path) -> tuple[Path, ...]:
-    """The snapshot files, newest first."""
-    return tuple(sorted(directory.glob(f"*{SUFFIX}"), reverse=True))
+    """The snapshot files, newest first. Whatever else lies there must not pass for a newer one."""
+    return tuple(sorted(directory.glob("[0-9]" * DIGITS + SUFFIX), reverse=True))
 
 
 def write(disk: Disk, directory: Path, snapshot: Snapshot) -> Path:

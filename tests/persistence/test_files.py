@@ -1,8 +1,12 @@
 import asyncio
+import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from persistence.disk import SystemDisk
 from persistence.events import AGENT, OWNER, FileChanged, Record
@@ -145,3 +149,36 @@ async def test_a_file_that_gets_a_secret_keeps_what_was_recorded_before(tmp_path
         here.write("a", b"harmless")
         assert await here.look() == []
         assert here.files.left_out == {}
+
+
+async def test_a_folder_that_cannot_be_read_is_left_out_and_its_files_are_not_taken_for_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place(tmp_path) as here:
+        await here.files.fill({**TEMPLATE, "memory/deep/a.md": b"a"})
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "scandir", refusing(here.root / "memory", os.scandir))
+            here.write("new.md", b"new")
+            assert await here.look() == [("new.md", b"new")]
+            assert here.files.left_out == {"memory": "a folder that cannot be read"}
+        (here.root / "memory/deep/a.md").unlink()
+        assert await here.look() == [("memory/deep/a.md", None)]
+        assert here.files.left_out == {}
+
+
+async def test_a_root_that_cannot_be_read_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with place(tmp_path) as here:
+        await here.files.fill(TEMPLATE)
+        monkeypatch.setattr(os, "scandir", refusing(here.root, os.scandir))
+        assert await here.look() == []
+
+
+def refusing(folder: Path, scandir: Callable[[Path], Any]) -> Callable[[Path], Any]:
+    """A scandir by somebody who may not read that folder; root, who runs tests, may read all."""
+
+    def refused(path: Path) -> Any:
+        if path == folder:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    return refused

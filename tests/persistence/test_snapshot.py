@@ -36,6 +36,13 @@ def test_the_newest_three_are_kept(tmp_path: Path) -> None:
     assert [path.name[:16].lstrip("0") for path in listed(tmp_path)] == ["11", "9", "7"]
 
 
+def test_what_only_looks_like_a_snapshot_pushes_none_out(tmp_path: Path) -> None:
+    for name in ("a.json.z", "b.json.z", "c.json.z", "99999999999999999.json.z"):
+        (tmp_path / name).touch()
+    write(SystemDisk(), tmp_path, SNAPSHOT)
+    assert [path.name[:16].lstrip("0") for path in listed(tmp_path)] == ["7"]
+
+
 def test_any_flipped_bit_and_any_cut_is_found() -> None:
     data = SNAPSHOT.encode()
     for at in range(len(data)):
