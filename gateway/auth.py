@@ -41,7 +41,6 @@ DRAFT_BYTES = 8  #: of the name of a file that is being made
 WRONG_LIMIT = 10  #: wrong tokens of one address within WRONG_WINDOW_S that are answered 401
 WRONG_WINDOW_S = 60.0
 MAX_ADDRESSES = 4096  #: that are remembered for their wrong tokens
-PR_SET_DUMPABLE = 4  #: of linux/prctl.h
 
 Scope = Literal["probe", "read", "chat", "owner"]
 SCOPES: tuple[Scope, ...] = ("probe", "read", "chat", "owner")  #: from the smallest; see Caller.may
@@ -283,15 +282,6 @@ def set_cookie(value: str, *, secure: bool) -> str:
     """The Set-Cookie header that begins a session, or with an empty value ends it."""
     seconds = COOKIE_S if value else 0
     return f"{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
-
-
-def hide_memory() -> None:
-    """Keeps processes of the same user from reading this one's memory and environment. Linux only; raises OSError."""
-    import ctypes  # imported on use: only a serving process needs it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) was refused")
 
 
 def _ends(path: Path) -> int:

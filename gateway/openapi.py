@@ -3,7 +3,6 @@
 A table of operations, kept beside the routes; a test compares the two.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -167,8 +166,3 @@ def openapi_route(version: str) -> BaseRoute:
         return JSONResponse(described)
 
     return Route("/openapi.json", show, methods=["GET"])
-
-
-def routes_described() -> Sequence[tuple[str, str]]:
-    """(path, METHOD) of every operation, for the test that compares them with the routes."""
-    return [(one.path, one.method.upper()) for one in OPERATIONS]

@@ -344,6 +344,6 @@ def test_the_memory_for_wrong_tokens_is_bounded_and_forgets_the_oldest(clock: Fa
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's")
 def test_a_process_can_hide_its_memory() -> None:
     shows = "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"
-    program = f"import ctypes; from gateway.auth import hide_memory; hide_memory(); {shows}"
+    program = f"import ctypes; from gateway.serve import hide_memory; hide_memory(); {shows}"
     shown = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "0"

@@ -1,10 +1,10 @@
 """What answers while finn itself is still being loaded.
 
-    port open ─▶ the porch: probes are answered, everybody else waits ─▶ the house is built in a thread, and opened
-                                                                       ─▶ every request goes into the house
+    port open ─▶ probes are answered, everybody else waits ─▶ the app is built in a thread, its lifespan begins
+                                                           ─▶ every request goes to the app
 
 Half of a start is reading Python modules. None of them is needed to say that the process lives, so they come after the
-port is open, and whoever knocks meanwhile is let in a moment later.
+port is open, and whoever asks for more meanwhile waits for that moment.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from gateway.checks import PROBES
 from gateway.problem import EXCEPTION_HANDLERS, starting
 from gateway.routes.health import MEDIA_TYPE
 
-Build = Callable[[], Starlette]  #: imports and makes the house; waits for the disk
+Build = Callable[[], Starlette]  #: imports and makes the app; waits for the disk
 
 
-class Porch:
-    """An ASGI app that hands over to the one that `build` gives, and opens and closes it.
+class Startup:
+    """An ASGI app that hands over to the one that `build` gives, and begins and ends its lifespan.
 
     `failure` is what `build` raised; `on_failure` is called then.
     """
@@ -37,7 +37,7 @@ class Porch:
         self.failure: Exception | None = None
         self._build = build
         self._on_failure = on_failure
-        self._house: Starlette | None = None
+        self._app: Starlette | None = None
         self._built = asyncio.Event()
         self._leaving = asyncio.Event()
 
@@ -63,7 +63,7 @@ class Porch:
             return
         if scope["path"] not in PROBES:
             await self._built.wait()
-        await (self._house or self._own)(scope, receive, send)
+        await (self._app or self._own)(scope, receive, send)
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
@@ -76,13 +76,13 @@ class Porch:
 
     async def _open(self) -> None:
         try:
-            house = await asyncio.to_thread(self._build)
-        except Exception as error:  # noqa: BLE001 - whatever it is, whoever runs the porch tells it
+            app = await asyncio.to_thread(self._build)
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever runs this tells it
             self.failure = error
             self._built.set()
             self._on_failure()
             return
-        async with house.router.lifespan_context(house):
-            self._house = house
+        async with app.router.lifespan_context(app):
+            self._app = app
             self._built.set()
             await self._leaving.wait()

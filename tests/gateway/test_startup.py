@@ -1,4 +1,4 @@
-"""The porch on a real server: who is answered while the house is built, who waits, and what happens if it never is."""
+"""Startup on a real server: who is answered while the app is built, who waits, and what happens if it never is."""
 
 import asyncio
 import threading
@@ -11,8 +11,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from gateway.listener import bind
-from gateway.porch import Porch
 from gateway.server import Server
+from gateway.startup import Startup
 from persistence.clock import system_entropy
 from persistence.errors import UsageError
 from tests.gateway.serving import Answer, read_answer, request
@@ -40,15 +40,15 @@ class Gate:
 
 
 @asynccontextmanager
-async def standing(build: Callable[[], Starlette]) -> AsyncIterator[tuple[Porch, Server, int]]:
+async def standing(build: Callable[[], Starlette]) -> AsyncIterator[tuple[Startup, Server, int]]:
     listener = bind("127.0.0.1", 0)
-    porch = Porch(build, lambda: setattr(server, "should_exit", True), (), {"version": "9"})
-    server = Server(porch, listener, entropy=system_entropy)
+    startup = Startup(build, lambda: setattr(server, "should_exit", True), (), {"version": "9"})
+    server = Server(startup, listener, entropy=system_entropy)
     running = asyncio.create_task(server.serve_here())
     while not server.started:
         await asyncio.sleep(0)
     try:
-        yield porch, server, listener.getsockname()[1]
+        yield startup, server, listener.getsockname()[1]
     finally:
         server.stop()
         await running
@@ -62,7 +62,7 @@ async def ask(port: int, path: str) -> Answer:
     return answer
 
 
-async def test_probes_are_answered_while_the_house_is_built_and_everybody_else_is_let_in_then() -> None:
+async def test_probes_are_answered_while_the_app_is_built_and_everybody_else_is_let_in_then() -> None:
     gate = Gate()
     async with standing(gate.build) as (_, _, port):
         waiting = asyncio.create_task(ask(port, "/page"))
@@ -76,7 +76,7 @@ async def test_probes_are_answered_while_the_house_is_built_and_everybody_else_i
         assert (await ask(port, "/livez")).body == b"inside /livez"
 
 
-async def test_the_house_is_opened_and_closed_with_the_server() -> None:
+async def test_the_app_is_opened_and_closed_with_the_server() -> None:
     gate = Gate()
     gate.open.set()
     async with standing(gate.build) as (_, _, port):
@@ -85,11 +85,11 @@ async def test_the_house_is_opened_and_closed_with_the_server() -> None:
     assert gate.life == ["opened", "closed"]
 
 
-async def test_a_house_that_cannot_be_built_ends_the_server_and_says_why() -> None:
+async def test_an_app_that_cannot_be_built_ends_the_server_and_says_why() -> None:
     def build() -> Starlette:
         raise UsageError("FINN_MODEL=x is no model")
 
-    async with standing(build) as (porch, server, _):
+    async with standing(build) as (startup, server, _):
         while not server.should_exit:
             await asyncio.sleep(0)
-        assert isinstance(porch.failure, UsageError)
+        assert isinstance(startup.failure, UsageError)
