@@ -7,7 +7,6 @@ A decision and no effect: it looks at no disk. What tools may write is the works
 grimoires the state zone: NOTES.md and memory/. The identity is the system zone; tools read it.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from agent.confine import PathError, Place, locate
 from agent.tool import Capability, Site, Tool
 from persistence.events import Json, Value
+from persistence.values import is_text
 
 EVERYTHING: frozenset[Capability] = frozenset(get_args(Capability))
 FAULTS_SHOWN = 5
@@ -85,12 +85,9 @@ def _unready(tool: Tool, site: Site) -> str | None:
 
 
 def _unsound(name: str, args: Value) -> str | None:
-    """JSON can spell half of a surrogate pair, which is no text and fits in no file."""
-    try:
-        json.dumps(args.model_dump(), ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return f"{name} was not called: the arguments hold half a character (a lone surrogate), which is no text."
-    return None
+    if is_text(args.model_dump()):
+        return None
+    return f"{name} was not called: the arguments hold half a character (a lone surrogate), which is no text."
 
 
 def _closed(tool: Tool, args: Value, site: Site) -> str | None:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from typing import Protocol
 
 from agent.context import Entry, cut, entry_of, messages
@@ -207,23 +208,21 @@ class Turn:
             tuple(tool.declaration for tool in self._agent.tools),
             self._session,
         )
-        attempt = 1
-        while True:
+        for attempt in count(1):
             try:
                 answer = await self._stream(request)
+                break
             except ModelError as error:
-                wait = self._wait(attempt, error)
-                problem = Problem.of(error)
-                await self._failed(attempt, problem, wait)
+                problem, wait = Problem.of(error), self._wait(attempt, error)
+                failed = CallFailed(turn=self.id, attempt=attempt, error=problem, retry_in_s=wait)
+                await self._channel.record(failed, SYSTEM)
                 if wait is None:
                     return await self._answer(self.live.blocks(), Usage(), "error", problem)
                 self.live.clear()
                 await self._agent.clock.sleep(wait)
-                attempt += 1
-            else:
-                stop: MessageStop = "stop" if answer.stop_reason == "refused" else answer.stop_reason
-                problem_or_none = REFUSED if answer.stop_reason == "refused" else None
-                return await self._answer(answer.content, answer.usage, stop, problem_or_none)
+        if answer.stop_reason == "refused":
+            return await self._answer(answer.content, answer.usage, "stop", REFUSED)
+        return await self._answer(answer.content, answer.usage, answer.stop_reason, None)
 
     async def _stream(self, request: Request) -> Answer:
         """Streams one answer and shows it. Raises ModelError."""
@@ -268,10 +267,6 @@ class Turn:
         jitter = 0.75 + self._agent.entropy(1)[0] / 512
         wait: float = limits.retry_s * 2 ** (attempt - 1) * jitter
         return max(min(wait, limits.retry_most_s), error.retry_after or 0.0)
-
-    async def _failed(self, attempt: int, problem: Problem, wait: float | None) -> None:
-        event = CallFailed(turn=self.id, attempt=attempt, error=problem, retry_in_s=wait)
-        await self._channel.record(event, SYSTEM)
 
     async def _answer(
         self, content: tuple[Block, ...], usage: Usage, stop: MessageStop, error: Problem | None

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from gateway.problem import Refused
-from persistence.values import DEPTH, Json, deeper_than
+from persistence.values import DEPTH, Json, deeper_than, is_text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -35,7 +35,7 @@ def parse_json(data: bytes) -> Json:
         raise invalid_json(str(error).partition(";")[0]) from None
     if deeper_than(value, DEPTH):
         raise invalid_json(f"nested deeper than {DEPTH}")
-    if "\\ud" in text.lower() and not _is_unicode(value):
+    if "\\ud" in text.lower() and not is_text(value):
         raise invalid_json("half of a surrogate pair is not a character")
     return value
 
@@ -46,14 +46,6 @@ def invalid_json(what: str) -> Refused:
 
 def _no_such_number(name: str) -> None:
     raise invalid_json(f"{name} is not a JSON number")
-
-
-def _is_unicode(value: Json) -> bool:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def validate(model: type[Model], value: Json) -> Model:

@@ -17,11 +17,12 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from persistence.blobs import Blobs
 from persistence.errors import Damaged, NotFound, TooLarge
 from persistence.events import By, Event, Json, Record, Value
+from persistence.frame import RECORD_BYTES
 from persistence.redact import Redactor
 from persistence.upcast import lift
+from persistence.values import mended
 
 BLOB_BYTES = 256 * 1024  #: a longer string leaves the record for a blob
-RECORD_BYTES = 8 * 1024 * 1024  #: the most that one record may hold
 
 Lost = Callable[[str], None]  #: is told, in a sentence, what cannot be read any more
 
@@ -41,7 +42,7 @@ def clean(event: Event, stream: str | None, by: By, redactor: Redactor) -> tuple
     try:
         data = rest(event, stream, by)
     except PydanticSerializationError:
-        return clean(_changed(event, _whole_characters), stream, by, redactor)
+        return clean(_changed(event, mended), stream, by, redactor)
     if redactor.bytes(data) is data:
         return event, data
     # Replaced string by string: in the JSON itself a secret may begin or end in the middle of an escape.
@@ -101,11 +102,6 @@ def _changed(data: Any, change: Callable[[str], str]) -> Any:
     if isinstance(data, list | tuple):
         return type(data)(_changed(value, change) for value in data)
     return data
-
-
-def _whole_characters(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, which JSON can spell and UTF-8 cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _long_string(seq: int, sha: str, blobs: Blobs, lost: Lost) -> str:

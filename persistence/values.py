@@ -1,5 +1,6 @@
-"""What every floor calls the data that it passes on. Needs nothing, so that naming a type costs no import."""
+"""What every floor calls the data that it passes on, and what has to be asked of data from outside."""
 
+import json
 from typing import Any
 
 Json = Any  #: what a JSON text can hold
@@ -15,3 +16,17 @@ def deeper_than(value: Json, depth: int) -> bool:
         level = [child for child in children if isinstance(child, list | dict)]
         depth -= 1
     return bool(level)
+
+
+def is_text(value: Json) -> bool:
+    """Whether every string in it is text: JSON can spell half of a surrogate pair, which fits in no file."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def mended(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

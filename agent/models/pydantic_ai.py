@@ -53,6 +53,7 @@ from agent.tool import Declaration
 from persistence.clock import Clock
 from persistence.errors import ModelCut, ModelError
 from persistence.events import Block, TextBlock, ThinkingBlock, ToolCallBlock, Usage
+from persistence.values import mended
 
 CONNECT_S = 10.0
 KEEP_ALIVE_S = 60.0  # a tool may run so long and the next call still finds the connection open
@@ -242,11 +243,11 @@ def spoken(event: ModelResponseStreamEvent) -> Delta | None:
     """What an event adds to the text or the thinking."""
     match event:
         case PartStartEvent(part=TextPart(content=str(text))) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-            return TextDelta(sound(text)) if text else None
+            return TextDelta(mended(text)) if text else None
         case PartStartEvent(part=ThinkingPart(content=str(text))):
-            return ThinkingDelta(sound(text)) if text else None
+            return ThinkingDelta(mended(text)) if text else None
         case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=str(text))):
-            return ThinkingDelta(sound(text)) if text else None
+            return ThinkingDelta(mended(text)) if text else None
     return None
 
 
@@ -273,10 +274,10 @@ def blocks(parts: Sequence[ModelResponsePart], request: Request) -> Iterator[Blo
     for n, part in enumerate(parts):
         match part:
             case TextPart(content=text) if text:
-                yield TextBlock(text=sound(text))
+                yield TextBlock(text=mended(text))
             case ThinkingPart() if part.content or part.signature:
                 signature = history.signature_of(part)
-                yield ThinkingBlock(thinking=sound(part.content), thinkingSignature=signature)
+                yield ThinkingBlock(thinking=mended(part.content), thinkingSignature=signature)
             case ToolCallPart():
                 fresh = part.tool_call_id and part.tool_call_id not in ids
                 call = part.tool_call_id if fresh else call_id(request, n)
@@ -294,8 +295,3 @@ def counted(usage: RequestUsage) -> Usage:
         cacheWrite=usage.cache_write_tokens,
         totalTokens=usage.input_tokens + usage.output_tokens,
     )
-
-
-def sound(text: str) -> str:
-    """`text` as something that can be written: JSON may hold halves of characters."""
-    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from persistence.blobs import Blobs
-from persistence.codec import BLOB_BYTES, RECORD_BYTES, clean, decode, offload, rest
+from persistence.codec import BLOB_BYTES, clean, decode, offload, rest
 from persistence.disk import SystemDisk
 from persistence.errors import TooLarge
 from persistence.events import (
@@ -24,6 +24,7 @@ from persistence.events import (
     Usage,
     UserMessage,
 )
+from persistence.frame import RECORD_BYTES
 from persistence.redact import Redactor
 from persistence.values import DEPTH
 from tests.persistence.journals import STREAM, prompt
