@@ -1,1 +1,1 @@
-"""What happens by itself: periodic tasks behind breakers, health, and the doctor."""
+"""How finn is: facts that the other floors hold, judged."""

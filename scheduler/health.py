@@ -1,6 +1,6 @@
 """Is finn well? Facts that others hold in memory, judged by one table.
 
-    source() ─▶ Fact(name, value, unit) ─ TABLE ─▶ pass | warn | fail ─▶ report
+    source() ─▶ Fact(name, value, unit) ─ JUDGES ─▶ pass | warn | fail ─▶ report
 
 `warn` means that finn works and a person should look; `fail` is only what a restart or a person must mend. Nothing here
 waits for a disk or a network: a source gives what it knows already.
