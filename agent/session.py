@@ -10,7 +10,7 @@ request ids with the hash of their text.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from persistence.events import (
@@ -36,7 +36,7 @@ from persistence.events import (
     Usage,
     UserMessage,
 )
-from persistence.fold import Fold
+from persistence.fold import Fold, changed
 
 REQUESTS_KEPT = 1000  #: request ids of a session that are remembered
 TITLE_CHARS = 60  #: of the first prompt, where nobody gave a title
@@ -65,7 +65,7 @@ class OpenCall:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Running:
     """The turn that runs, as the log knows it."""
 
@@ -85,7 +85,7 @@ class Request:
     text_sha: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Session:
     """One conversation. Times are milliseconds since 1970."""
 
@@ -148,7 +148,8 @@ def add(left: Usage, right: Usage) -> Usage:
 
 def step(session: Session, record: Record) -> Session:
     """The session after one of its records."""
-    return replace(session, **STEPS[type(record.event)](session, record, record.event), updated_at=record.time)
+    changes = STEPS[type(record.event)](session, record, record.event)
+    return changed(session, {**changes, "updated_at": record.time})
 
 
 # What each record changes, by field: one new session for each record, however much it changes.
@@ -232,7 +233,7 @@ def _ended(session: Session, record: Record, event: TurnEnded) -> Changes:
 
 def _running(session: Session, **changes: Any) -> Changes:
     """The running turn, changed; nothing where none runs."""
-    return {"running": replace(session.running, **changes)} if session.running else {}
+    return {"running": changed(session.running, changes)} if session.running else {}
 
 
 STEPS: Mapping[type[Event], Callable[[Session, Record, Any], Changes]] = {

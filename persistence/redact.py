@@ -50,7 +50,7 @@ class Redactor:
     def bytes(self, data: bytes) -> bytes:
         """`data` without the secrets; the same object where there were none."""
         for form, mask in self._forms:
-            if form in data:
+            if data.find(form) >= 0:  # `in` tries each form as a number first, which takes longer than the search
                 data = data.replace(form, mask)
         return data
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import pytest
 
 from persistence.events import EVENTS, OWNER, Event, Record, SessionCreated, SessionRenamed, Unknown, UserMessage
-from persistence.fold import Fold, Folded
+from persistence.fold import Fold, Folded, changed
 from tests.persistence.journals import prompt
 
 
@@ -84,3 +84,15 @@ def test_a_state_that_cannot_be_taken_over_is_refused(change: object) -> None:
     change(sections)
     with pytest.raises((KeyError, ValueError)):
         folded().load(sections)
+
+
+@dataclass(frozen=True)
+class Count:
+    name: str = ""
+    seen: int = 0
+
+
+def test_a_changed_state_equals_one_made_anew_and_the_old_one_stays() -> None:
+    old = Count("a", 1)
+    assert changed(old, {"seen": 2}) == Count("a", 2)
+    assert old == Count("a", 1)
