@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from agent.model import About, Delta, Model, Request
 from agent.models import builtin, catalog, scripted
 from agent.models.catalog import Wire
-from agent.models.provider import KEY_NAMES, Provider
+from agent.models.provider import Provider
 from persistence.clock import Clock
 from persistence.errors import ModelDenied, ModelError, UsageError
 
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
 
 IDLE_S = 60.0  # without a byte for so long, a stream counts as stalled
 
-TOOLLESS = f"OpenAI lets this model call no tools on Chat Completions; {catalog.DEFAULTS['openai']} can"
-
-APIS: dict[Wire, str] = {"anthropic": "anthropic-messages", "openai": "openai-completions"}  # Pi's names
+TOOLLESS = f"OpenAI lets this model call no tools on Chat Completions; {catalog.VENDORS['openai'].default} can"
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ def choose(chosen: Chosen, clock: Clock) -> Model:
 
 def default(chosen: Chosen) -> str:
     """The model of a finn that was told none."""
-    wires: tuple[Wire, ...] = ("anthropic", "openai")
-    return next((f"{wire}:{catalog.DEFAULTS[wire]}" for wire in wires if chosen.key(wire)), "builtin")
+    return next((f"{wire}:{vendor.default}" for wire, vendor in catalog.VENDORS.items() if chosen.key(wire)), "builtin")
 
 
 def provider(wire: Wire, name: str, chosen: Chosen) -> Provider:
@@ -156,8 +153,8 @@ def about(provider: Provider) -> About:
     return About(
         name=provider.name,
         provider=provider.place,
-        api=APIS[provider.wire],
+        api=provider.vendor.api,
         window=provider.limits.window,
-        note=f"{KEY_NAMES[provider.wire]} is not set" if missing else TOOLLESS if toolless else "",
+        note=f"{provider.vendor.key_name} is not set" if missing else TOOLLESS if toolless else "",
         ready=not missing,
     )

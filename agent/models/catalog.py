@@ -46,20 +46,45 @@ MODELS: tuple[tuple[Wire, str, int, int], ...] = (
     ("openai", "gpt-oss-20b", 131_072, 32_000),
 )
 
-DEFAULTS: dict[Wire, str] = {"anthropic": "claude-sonnet-5-5", "openai": "gpt-6.1-terra"}
+
+@dataclass(frozen=True)
+class Vendor:
+    """Whose wire it is. `api` is Pi's name of the wire, `unknown` holds for a name that is not in MODELS."""
+
+    api: str
+    address: str
+    key_name: str
+    default: str
+    unknown: Limits
+
+
+# Anthropic's own name that is not listed is newer than this table; one behind OpenAI's wire may be any local model.
+VENDORS: dict[Wire, Vendor] = {
+    "anthropic": Vendor(
+        api="anthropic-messages",
+        address="https://api.anthropic.com",
+        key_name="ANTHROPIC_API_KEY",
+        default="claude-sonnet-5-5",
+        unknown=Limits(200_000, 32_000),
+    ),
+    "openai": Vendor(
+        api="openai-completions",
+        address="https://api.openai.com/v1",
+        key_name="OPENAI_API_KEY",
+        default="gpt-6.1-terra",
+        unknown=Limits(32_000, 4_000),
+    ),
+}
 
 # OpenAI takes tools on Chat Completions only from models that do not think there, and these cannot stop.
 TOOLLESS = ("gpt-6-astra", "gpt-6.1-sol")
-
-# Anthropic's own name that is not listed is newer than this table; one behind OpenAI's wire may be any local model.
-UNKNOWN: dict[Wire, Limits] = {"anthropic": Limits(200_000, 32_000), "openai": Limits(32_000, 4_000)}
 
 
 def limits(wire: Wire, name: str) -> Limits:
     """The limits of the longest listed name that `name` is a release of, or the modest ones of the wire."""
     fitting = [line for line in MODELS if line[0] == wire and _is_release(name, line[1])]
     if not fitting:
-        return UNKNOWN[wire]
+        return VENDORS[wire].unknown
     _, _, window, output = max(fitting, key=lambda line: len(line[1]))
     return Limits(window, output)
 

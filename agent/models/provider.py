@@ -3,9 +3,7 @@
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from agent.models.catalog import Limits, Wire
-
-KEY_NAMES: dict[Wire, str] = {"anthropic": "ANTHROPIC_API_KEY", "openai": "OPENAI_API_KEY"}
+from agent.models.catalog import VENDORS, Limits, Vendor, Wire
 
 
 @dataclass(frozen=True)
@@ -18,6 +16,16 @@ class Provider:
     key: str | None = field(repr=False)
     limits: Limits
     idle_s: float  #: without a byte for so long, a stream counts as stalled
+
+    @property
+    def vendor(self) -> Vendor:
+        """Whose wire it is, whoever answers on it."""
+        return VENDORS[self.wire]
+
+    @property
+    def address(self) -> str:
+        """Where requests go."""
+        return self.base_url or self.vendor.address
 
     @property
     def is_vendor(self) -> bool:

@@ -47,7 +47,7 @@ from agent.models.calls import call_id, tool_call
 from agent.models.catalog import Wire
 from agent.models.failures import failure
 from agent.models.price import cost
-from agent.models.provider import KEY_NAMES, Provider
+from agent.models.provider import Provider
 from agent.models.stream import checking
 from agent.tool import Declaration
 from persistence.clock import Clock
@@ -59,7 +59,6 @@ CONNECT_S = 10.0
 KEEP_ALIVE_S = 60.0  # a tool may run so long and the next call still finds the connection open
 ANSWER_TOKENS = 32_000  # the longest answer that is asked for where the wire wants a number
 NO_KEY = "none"  # the SDKs want one, the servers that need none ignore it
-ADDRESSES: dict[Wire, str] = {"anthropic": "https://api.anthropic.com", "openai": "https://api.openai.com/v1"}
 
 Stop = Literal["stop", "length", "tool_use", "refused"]
 
@@ -120,7 +119,7 @@ class PydanticAI:
             raise failure(
                 error,
                 model=self.about.name,
-                key_name=KEY_NAMES[self._provider.wire],
+                key_name=self._provider.vendor.key_name,
                 secret=self._provider.key,
                 idle_s=self._provider.idle_s,
                 now=self._clock.now(),
@@ -156,7 +155,7 @@ class AnthropicWire:
     def __init__(self, provider: Provider, about: About, http: httpx2.AsyncClient) -> None:
         client = AsyncAnthropic(
             api_key=provider.key or NO_KEY,
-            base_url=provider.base_url or ADDRESSES["anthropic"],
+            base_url=provider.address,
             timeout=timeout(provider),
             max_retries=0,
             http_client=http,
@@ -189,7 +188,7 @@ class OpenAIWire:
     def __init__(self, provider: Provider, about: About, http: httpx2.AsyncClient) -> None:
         client = AsyncOpenAI(
             api_key=provider.key or NO_KEY,
-            base_url=provider.base_url or ADDRESSES["openai"],
+            base_url=provider.address,
             timeout=timeout(provider),
             max_retries=0,
             http_client=http,

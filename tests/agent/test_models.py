@@ -11,7 +11,7 @@ from agent import models
 from agent.model import About, Request, User
 from agent.models import Chosen, choose, preload
 from agent.models.builtin import MAKERS, PHRASES, Builtin, route
-from agent.models.catalog import DEFAULTS, MODELS, UNKNOWN, Limits, Wire, limits, takes_tools
+from agent.models.catalog import MODELS, VENDORS, Limits, Wire, limits, takes_tools
 from agent.models.price import cost
 from agent.models.scripted import Scripted
 from agent.tools import TOOLS
@@ -28,9 +28,9 @@ CLOCK = FakeClock()
         (Chosen(), ("finn", "builtin", "builtin")),
         (Chosen(model="", base_url="", openai_key=""), ("finn", "builtin", "builtin")),
         (Chosen(model="builtin", anthropic_key="k"), ("finn", "builtin", "builtin")),
-        (Chosen(anthropic_key="k"), ("anthropic", DEFAULTS["anthropic"], "anthropic-messages")),
-        (Chosen(openai_key="k"), ("openai", DEFAULTS["openai"], "openai-completions")),
-        (Chosen(anthropic_key="k", openai_key="k"), ("anthropic", DEFAULTS["anthropic"], "anthropic-messages")),
+        (Chosen(anthropic_key="k"), ("anthropic", VENDORS["anthropic"].default, "anthropic-messages")),
+        (Chosen(openai_key="k"), ("openai", VENDORS["openai"].default, "openai-completions")),
+        (Chosen(anthropic_key="k", openai_key="k"), ("anthropic", VENDORS["anthropic"].default, "anthropic-messages")),
         (Chosen(model="openai:gpt-5", anthropic_key="k", openai_key="k"), ("openai", "gpt-5", "openai-completions")),
         (
             Chosen(model="openai:qwen3:8b", base_url="http://localhost:11434/v1"),
@@ -141,12 +141,12 @@ def test_preloading_serves_every_kind_of_model(tmp_path: Path) -> None:
         ("anthropic", "claude-haiku-4-5", Limits(200_000, 64_000)),
         ("anthropic", "claude-haiku-4-5-20251001", Limits(200_000, 64_000)),
         ("anthropic", "claude-opus-5", Limits(1_000_000, 128_000)),
-        ("anthropic", "claude-of-the-future", UNKNOWN["anthropic"]),
+        ("anthropic", "claude-of-the-future", VENDORS["anthropic"].unknown),
         ("openai", "gpt-5.4-mini", Limits(400_000, 128_000)),
         ("openai", "gpt-5.4-mini-2026-03-17", Limits(400_000, 128_000)),
-        ("openai", "gpt-5-mini", UNKNOWN["openai"]),
-        ("openai", "llama3", UNKNOWN["openai"]),
-        ("openai", "claude-haiku-4-5", UNKNOWN["openai"]),
+        ("openai", "gpt-5-mini", VENDORS["openai"].unknown),
+        ("openai", "llama3", VENDORS["openai"].unknown),
+        ("openai", "claude-haiku-4-5", VENDORS["openai"].unknown),
     ],
 )
 def test_a_name_stands_for_its_dated_releases_and_for_nothing_else(wire: Wire, name: str, found: Limits) -> None:
@@ -156,8 +156,8 @@ def test_a_name_stands_for_its_dated_releases_and_for_nothing_else(wire: Wire, n
 def test_each_default_is_listed_and_takes_tools_and_no_line_is_there_twice() -> None:
     names = [(wire, name) for wire, name, _, _ in MODELS]
     assert len(set(names)) == len(names)
-    assert set(DEFAULTS.items()) <= set(names)
-    assert all(takes_tools(wire, name) for wire, name in DEFAULTS.items())
+    assert {(wire, vendor.default) for wire, vendor in VENDORS.items()} <= set(names)
+    assert all(takes_tools(wire, vendor.default) for wire, vendor in VENDORS.items())
 
 
 def test_a_model_that_may_call_no_tools_says_so_unless_another_server_answers() -> None:

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from agent import models
 from agent.model import Answer, Assistant, Delta, Message, Model, Request, Result, TextDelta, ThinkingDelta, User
 from agent.models import Chosen, choose
-from agent.models import pydantic_ai as wires
+from agent.models.catalog import VENDORS, Wire
 from agent.models.history import Forms
 from agent.tool import Declaration
 from agent.tools import TOOLS
@@ -518,13 +518,13 @@ async def test_the_key_is_sent_and_a_local_server_needs_none(wire: str) -> None:
 
 @both
 async def test_only_the_vendor_itself_is_told_its_quirks_and_believed_its_prices(
-    wire: str, monkeypatch: pytest.MonkeyPatch
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     async with talk(wire, [{"text": "a"}]) as t:
         await t.answer()
         elsewhere = t.sent()
-        monkeypatch.setattr(wires, "ADDRESSES", {wire: t.server.url(wire)})
+        monkeypatch.setitem(VENDORS, wire, replace(VENDORS[wire], address=t.server.url(wire)))
         model = choose(Chosen(model=f"{wire}:{NAMES[wire]}", anthropic_key=KEY, openai_key=KEY), FakeClock(NOW))
         answer = await Talk(model, t.server).answer()
         await models.close(model)
