@@ -217,10 +217,8 @@ class Guard:
     def _admit(self, connection: HTTPConnection) -> None:
         if self._need is None:
             return
-        caller = self._auth.identify(connection)
-        if not caller.may(self._need):
+        if not self._auth.identify(connection).may(self._need):
             raise Refused("forbidden_scope", f"this needs a token of scope {self._need}", hint="`finn token create`")
-        connection.scope["caller"] = caller
 
 
 async def _accept_and_close(receive: Receive, send: Send, code: int, reason: str) -> None:

@@ -58,20 +58,12 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
         return JSONResponse(body, 201)
 
     async def listed(request: Request) -> Response:
-        limit = limit_of(request)
-        everything = sorted(
-            (
-                (state.updated_at, session)
-                for session, state in rooms().journal.streams(SESSIONS).items()
-                if state.exists
-            ),
-            reverse=True,
-        )
+        limit, states = limit_of(request), rooms().journal.streams(SESSIONS)
+        everything = sorted(((one.updated_at, session) for session, one in states.items() if one.exists), reverse=True)
         after = request.query_params.get("after")
         mark = _mark(after) if after else None
         rest = [one for one in everything if mark is None or one < mark]
         shown = rest[:limit]
-        states = rooms().journal.streams(SESSIONS)
         following = f"{shown[-1][0]}.{shown[-1][1]}" if len(rest) > limit else None
         return JSONResponse({"sessions": [view(one, states[one]) for _, one in shown], "next": following})
 
