@@ -16,6 +16,7 @@ interrupted anywhere and done again, and then finds nothing to do. Bytes of a lo
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -69,10 +70,17 @@ class Verdict:
     damage: tuple[str, ...]
 
 
-def inspect(disk: Disk, wal_dir: Path, from_segment: int | None = None, known: Head | None = None) -> Report:
+def inspect(
+    disk: Disk,
+    wal_dir: Path,
+    from_segment: int | None = None,
+    known: Head | None = None,
+    follow: Callable[[Good], None] | None = None,
+) -> Report:
     """Reads the log, or its end from a segment on, and classifies what is wrong with it. Raises OSError.
 
     `known` is the head that something else remembers, such as a snapshot: a log that ends before it has lost records.
+    `follow` is called with every record that can be served, also with those behind a torn place, which `repair` cuts.
     """
     bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
     if not bases:
@@ -80,6 +88,8 @@ def inspect(disk: Disk, wal_dir: Path, from_segment: int | None = None, known: H
     view = _View(seq=bases[0] - 1, durable=bases[-1] - 1)  # a later segment is begun when all before it is durable
     for found in walk(disk, wal_dir, bases):
         view.see(found, last=found.segment == bases[-1])
+        if follow and isinstance(found, Good):
+            follow(found)
     end = next((cut for cut in view.cuts if cut.seq >= view.durable), None)
     seq, chain = (end.seq, end.chain) if end else (view.seq, view.chain)
     damage = view.damage[: end.damages] if end else view.damage

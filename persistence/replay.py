@@ -6,7 +6,7 @@ The same steps whatever happened before: a clean stop, a kill, a power cut. Noth
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from persistence.clock import Clock, Ids
 from persistence.codec import Lost, decode
 from persistence.disk import Disk
 from persistence.errors import Damaged
-from persistence.events import Unknown
+from persistence.events import Record, Unknown
 from persistence.fold import Fold, Folded
 from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
 from persistence.redact import Redactor
-from persistence.scan import Good, scan, segments
+from persistence.scan import Damage, Good, segments
 from persistence.snapshot import Held, Snapshot, listed
 from persistence.snapshot import decode as decode_snapshot
 from persistence.streams import REIGNS, STREAMS
@@ -93,34 +93,44 @@ def prepare(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> tuple[L
 
 
 def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
-    """Repairs the log and folds it."""
+    """Repairs the log and folds it, in one walk."""
     base, folded, problems = _base(paths.snapshots, folds)
     lose = problems.append
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
-    repaired = repair(means.disk, paths.wal, paths.quarantine, inspect(means.disk, paths.wal, first, known))
-    blobs, tails, epoch, last_id = Blobs(means.disk, paths.blobs), Tails(), base.epoch, ""
+    blobs, tails = Blobs(means.disk, paths.blobs), Tails()
     held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
-    for found in scan(means.disk, paths.wal, first):
-        if not isinstance(found, Good):
-            continue
+    newest: tuple[Record, Place] | None = None
+
+    def follow(found: Good) -> None:
+        nonlocal newest
         record = decode(found.line, found.checksum, blobs, lose)
-        last_id = record.id
-        tails.follow(record, Place(found.seq, found.segment, found.offset, found.length))
-        if found.seq <= base.seq:
-            continue
-        folded.step(record)
-        if isinstance(record.event, Unknown):
-            held.append(Held(record.seq, record.stream, record.line.decode()))
-        epoch = record.epoch
-    if last_id:
-        means.ids.follow(last_id)
+        place = Place(found.seq, found.segment, found.offset, found.length)
+        newest = record, place
+        tails.follow(record, place)
+        if found.seq > base.seq:
+            folded.step(record)
+            if isinstance(record.event, Unknown):
+                held.append(Held(record.seq, record.stream, record.line.decode()))
+
+    report = inspect(means.disk, paths.wal, first, known, follow)
+    repaired = repair(means.disk, paths.wal, paths.quarantine, report)
+    if newest and report.torn and _behind(newest[1], report.torn):
+        # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
+        return replace(replay(paths, folds, means), repaired=repaired)
+    epoch = newest[0].epoch if newest and newest[0].seq > base.seq else base.epoch
+    if newest:
+        means.ids.follow(newest[0].id)
     for stream, state in folded.streams(STREAMS).items():
-        if state.chunks:
-            tails.drop(stream, state.chunks[-1].last)
+        for chunk in state.chunks:
+            tails.drop(stream, chunk.first, chunk.last)
     names = {fold.name for fold in folded.folds}
     foreign = {name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names}
     return Replayed(folded, tails, repaired.head, epoch, tuple(held), foreign, base.seq, tuple(problems), repaired)
+
+
+def _behind(place: Place, torn: Damage) -> bool:
+    return place.segment == torn.segment and place.offset > torn.offset
 
 
 def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int | None:

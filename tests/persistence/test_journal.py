@@ -11,7 +11,7 @@ import pytest
 from persistence import events, upcast
 from persistence.chunks import SEAL_BYTES
 from persistence.clock import FakeClock
-from persistence.codec import BLOB_BYTES
+from persistence.codec import BLOB_BYTES, rest
 from persistence.disk import SystemDisk
 from persistence.errors import Locked, StorageClosed, StorageError, StorageFull
 from persistence.events import (
@@ -26,7 +26,10 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.fold import Fold
+from persistence.frame import encode
 from persistence.journal import SNAPSHOT_RECORDS, Journal
+from persistence.recovery import inspect
+from persistence.scan import BLOCK_BYTES
 from persistence.snapshot import listed
 from persistence.streams import STREAMS
 from tests.persistence.journals import (
@@ -278,6 +281,34 @@ async def test_a_torn_tail_is_cut_and_told(tmp_path: Path) -> None:
         recovered = logged(root)[-1].event
         assert isinstance(recovered, LogRecovered)
         assert recovered.torn_bytes > 0
+
+
+async def test_whole_records_behind_a_hole_that_a_power_cut_left_are_no_part_of_the_state(tmp_path: Path) -> None:
+    async with opened(tmp_path / "whole") as journal:
+        await say(journal, "one")
+        root = killed(tmp_path / "whole", tmp_path / "copies")
+    (segment,) = (root / "wal").glob("*.wal")
+    data = segment.read_bytes()
+    hole = -(-len(data) // BLOCK_BYTES) * BLOCK_BYTES
+    whole = data + b"".join(_unsynced(root, ["lost " * 200] * 4))
+    segment.write_bytes(whole[:hole] + bytes(BLOCK_BYTES) + whole[hole + BLOCK_BYTES :])
+    async with opened(root) as journal:
+        assert texts(await journal.read(STREAM)) == ["one"]
+        assert journal.streams(LEDGER)[STREAM].count == 1
+        recovered = logged(root)[-1].event
+        assert isinstance(recovered, LogRecovered)
+        assert recovered.torn_bytes > 0
+
+
+def _unsynced(root: Path, prompts: list[str]) -> list[bytes]:
+    """The frames of a batch behind the log's end."""
+    seq, digest, _ = inspect(SystemDisk(), root / "wal").head
+    frames = []
+    for number, text in enumerate(prompts, seq + 1):
+        begin = b'{"seq":%d,"id":"%026d","ts":0,"epoch":1,"d":%d,' % (number, number, seq)
+        frame, digest = encode(begin + rest(prompt(text), STREAM, OWNER), digest)
+        frames.append(frame)
+    return frames
 
 
 # ---------------------------------------------------------------- programs of other times
