@@ -42,14 +42,15 @@ class Tails:
         if record.stream is None:
             return
         if isinstance(record.event, ChunkSealed):
-            self.drop(record.stream, record.event.last)
+            self.drop(record.stream, record.event.first, record.event.last)
         else:
             self._places[record.stream].append(place)
 
-    def drop(self, stream: str, last: int) -> None:
-        """Forgets the places up to `last`: they are sealed."""
+    def drop(self, stream: str, first: int, last: int) -> None:
+        """Forgets the places `first`..`last`: they are sealed. What lies before is not, where that seal was lost."""
         places = self._places[stream]
-        del places[: bisect_right(places, last, key=lambda place: place.seq)]
+        begin = bisect_left(places, first, key=lambda place: place.seq)
+        del places[begin : bisect_right(places, last, key=lambda place: place.seq)]
 
     def between(self, stream: str, after: int, before: int) -> list[Place]:
         """The places with after < seq < before."""
@@ -82,7 +83,9 @@ class Bodies:
         StorageError where the disk cannot be read.
         """
         refs = [ref for ref in stream.chunks if ref.last > after and ref.first < before]
-        lines = list(islice(self._lines(name, [*refs, *tail], after, before, backwards=last), limit))
+        spots: list[ChunkRef | Place] = [*refs, *tail]
+        spots.sort(key=_first)
+        lines = list(islice(self._lines(name, spots, after, before, backwards=last), limit))
         return [self._record(line) for line in (reversed(lines) if last else lines)]
 
     def tail(self, places: list[Place]) -> list[Line]:
@@ -137,6 +140,10 @@ class Bodies:
 
     def _lose(self, sentence: str) -> None:
         self.lost[sentence] = None
+
+
+def _first(spot: ChunkRef | Place) -> int:
+    return spot.seq if isinstance(spot, Place) else spot.first
 
 
 def _line(record: Record) -> Line:

@@ -316,7 +316,12 @@ class Journal:
     async def _seal(self, stream: str) -> None:
         state, places = self._stream(stream), self._tails.between(stream, 0, self.seq + 1)
         lines = await asyncio.to_thread(self._bodies.tail, places)
-        kept = sealable(lines)
+        if not lines:
+            return
+        # Before a chunk there is a tail only where the record of its seal was lost; nothing more will come to it.
+        end = next((chunk.first for chunk in state.chunks if chunk.first > lines[0].seq), None)
+        run = [line for line in lines if end is None or line.seq < end]
+        kept = sealable(run) or (tuple(run) if end is not None else ())
         if not kept:
             return
         sha, size = await asyncio.to_thread(self._chunks.write, [line.line for line in kept])

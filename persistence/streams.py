@@ -28,13 +28,19 @@ def follow(stream: Stream, record: Record) -> Stream:
         chunk = ChunkRef(event.sha256, event.first, event.last, event.count, event.bytes)
         count = stream.tail_count - event.tail_count
         return Stream(
-            (*stream.chunks, chunk),
-            event.last + 1 if count else None,
+            tuple(sorted((*stream.chunks, chunk), key=lambda one: one.first)),
+            _rest(stream, event) if count else None,
             count,
             stream.tail_bytes - event.tail_bytes,
         )
     first = record.seq if stream.tail_first is None else stream.tail_first
     return Stream(stream.chunks, first, stream.tail_count + 1, stream.tail_bytes + len(record.line))
+
+
+def _rest(stream: Stream, event: ChunkSealed) -> int:
+    """Where the tail begins behind a seal; before it, where an earlier seal was lost with its record."""
+    first = stream.tail_first
+    return first if first is not None and first < event.first else event.last + 1
 
 
 @dataclass(frozen=True, slots=True)

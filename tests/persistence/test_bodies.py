@@ -133,3 +133,40 @@ async def test_records_that_were_lost_from_the_tail_do_not_stay_in_its_count(tmp
         assert texts(await journal.read(STREAM)) == ["one", "three", "four"]
         await commit(journal, prompt("five"))
         assert journal.streams(STREAMS)[STREAM].tail_count == 1
+
+
+def forget(root: Path) -> None:
+    """The state is to be folded from the log."""
+    for snapshot in (root / "snapshots").iterdir():
+        snapshot.unlink()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_what_was_sealed_is_served_also_where_the_record_of_the_seal_is_lost(tmp_path: Path, lost: int) -> None:
+    async with opened(tmp_path) as journal:
+        await say(journal, "one", "two")
+        await journal.seal(STREAM)
+        await say(journal, "three", "four")
+        await commit(journal, checkpoint("fi"), answer("five"))
+        await journal.seal(STREAM)
+        await say(journal, "six")
+    (segment,) = (tmp_path / "wal").glob("*.wal")
+    head, *seals = segment.read_bytes().split(b'"type":"chunk_sealed"')
+    seals[lost] = seals[lost].replace(b'"first"', b'"First"', 1)
+    segment.write_bytes(b'"type":"chunk_sealed"'.join((head, *seals)))
+    forget(tmp_path)
+    said = ["one", "two", "three", "four", "six"]
+    async with opened(tmp_path) as journal:
+        assert texts(await journal.read(STREAM)) == said
+        assert texts(await journal.read(STREAM, last=True, limit=9)) == said
+        await journal.seal(STREAM)
+        assert texts(await journal.read(STREAM)) == said
+    for _ in range(2):
+        async with opened(tmp_path) as journal:
+            assert texts(await journal.read(STREAM)) == said
+            await journal.seal(STREAM)
+            stream = journal.streams(STREAMS)[STREAM]
+            assert (stream.tail_first, stream.tail_count, stream.tail_bytes) == (None, 0, 0)
+            firsts = [chunk.first for chunk in stream.chunks]
+            assert firsts == sorted(firsts)
+        forget(tmp_path)
