@@ -86,14 +86,17 @@ def entries(records: Iterable[Record]) -> dict[str, Entry]:
 
 
 def path(nodes: Mapping[str, Entry], leaf: str | None, until: str | None = None) -> list[Entry]:
-    """The entries from the first known ancestor (or `until`) to the leaf."""
-    found: list[Entry] = []
-    while leaf is not None and leaf in nodes:
-        found.append(nodes[leaf])
+    """The entries from the first known ancestor (or `until`) to the leaf, each once.
+
+    A message that was placed twice, since the record of its turn's start is lost, may be its own ancestor.
+    """
+    found: dict[str, Entry] = {}
+    while leaf is not None and leaf in nodes and leaf not in found:
+        found[leaf] = nodes[leaf]
         if leaf == until:
             break
         leaf = nodes[leaf].parent
-    return found[::-1]
+    return list(found.values())[::-1]
 
 
 async def load(journal: Journal, session: str, leaf: str | None, until: str | None, window: int) -> list[Entry]:

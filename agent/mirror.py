@@ -18,7 +18,7 @@ from pathlib import Path
 from agent.session import SESSIONS, Session
 from persistence.clock import iso
 from persistence.disk import Disk, replace
-from persistence.errors import FinnError
+from persistence.errors import FinnError, NotFound
 from persistence.events import (
     AssistantMessage,
     ContextCut,
@@ -132,12 +132,20 @@ async def lines(journal: Journal, session: str, after: int, leaf: str | None) ->
             if isinstance(event, UserMessage):
                 known[record.entry] = record
             elif isinstance(event, TurnStarted | SteerTaken):
-                said = known.pop(event.entry, None) or await journal.record_at(session, seq_of(event.entry))
+                said = known.pop(event.entry, None) or await _said(journal, session, event.entry)
             made = line(record, leaf, said)
             if made is not None:
                 leaf = made["id"]
                 yield made
         after = page[-1].seq
+
+
+async def _said(journal: Journal, session: str, entry: str) -> Record | None:
+    """The message of an entry; None where its record is lost, which the health tells."""
+    try:
+        return await journal.record_at(session, seq_of(entry))
+    except NotFound:
+        return None
 
 
 async def export(journal: Journal, session: str, state: Session, cwd: Path) -> bytes:

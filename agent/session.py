@@ -148,8 +148,21 @@ def add(left: Usage, right: Usage) -> Usage:
 
 def step(session: Session, record: Record) -> Session:
     """The session after one of its records."""
+    if not session.created_seq or (session.waiting and session.running is None):
+        session = changed(session, _told_late(session, record))
     changes = STEPS[type(record.event)](session, record, record.event)
     return changed(session, {**changes, "updated_at": record.time})
+
+
+def _told_late(session: Session, record: Record) -> Changes:
+    """What a record tells of an earlier one that is lost: that there is a session, that a message waits no longer."""
+    created = {} if session.created_seq else {"created_at": record.time, "created_seq": record.seq}
+    turn = None if isinstance(record.event, UserMessage | TurnStarted) else getattr(record.event, "turn", None)
+    begun = next((one for one in session.waiting if one.turn == turn and one.mode == "prompt"), None)
+    if begun is None or session.running is not None:
+        return created
+    waiting = tuple(one for one in session.waiting if one is not begun)
+    return {**created, "waiting": waiting, "running": Running(begun.turn, begun.entry)}
 
 
 # What each record changes, by field: one new session for each record, however much it changes.

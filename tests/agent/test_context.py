@@ -229,3 +229,10 @@ async def test_of_a_long_session_no_more_is_read_than_could_fit(tmp_path: Path) 
         everything = await load(home.journal, SESSION, home.state().leaf, None, window=100_000)
         assert len(everything) == 240
         assert len(pages) == 3
+
+
+def test_a_message_that_is_its_own_ancestor_ends_the_path() -> None:
+    """It was placed again, below its own answer, since the record of its first turn's start was lost."""
+    again = TurnStarted(turn="t", entry="1-1", parent="1-2")
+    nodes = entries(record(seq, one) for seq, one in enumerate((said("a"), answered(parent="1-1"), again), start=1))
+    assert [entry.id for entry in path(nodes, "1-1")] == ["1-2", "1-1"]

@@ -149,8 +149,10 @@ def test_what_waits_stays_in_order_and_a_steering_message_leaves_it_when_it_is_h
         ("1-3", "prompt"),
     ]
     assert session.waiting[2].text == "x" * QUEUED_CHARS
-    session = step(session, record(4, SteerTaken(turn="t1", entry="1-2", parent="1-1")))
-    assert [one.entry for one in session.waiting] == ["1-1", "1-3"]
+    session = step(session, record(4, TurnStarted(turn="t1", entry="1-1", parent=None)))
+    assert [one.entry for one in session.waiting] == ["1-2", "1-3"]
+    session = step(session, record(5, SteerTaken(turn="t1", entry="1-2", parent="1-1")))
+    assert [one.entry for one in session.waiting] == ["1-3"]
     assert session.leaf == "1-2"
 
 
@@ -195,3 +197,20 @@ def test_a_title_is_one_line_of_sixty_characters_at_most() -> None:
 def test_the_state_of_a_session_survives_a_snapshot() -> None:
     session = folded(*(event for event, _ in STORY), ToolStarted(turn="t", call="a", name="ls", args={}), said("two"))
     assert SESSIONS.load(SESSIONS.dump(session)) == session
+
+
+def test_where_the_record_of_its_creation_is_lost_a_session_begins_with_the_next() -> None:
+    session = folded(said("Hello there"))
+    assert session.exists
+    assert (session.title, session.created_seq, session.created_at) == ("Hello there", 1, 1001)
+
+
+def test_where_the_record_of_its_start_is_lost_a_turn_is_known_by_what_follows_and_not_run_again() -> None:
+    waiting = folded(SessionCreated(title=""), said("a"), said("b", turn="next"))
+    assert [one.turn for one in waiting.waiting] == ["t", "next"]
+    running = step(waiting, record(5, answered()))
+    assert [one.turn for one in running.waiting] == ["next"]
+    assert running.running == Running("t", "1-2")
+    over = step(running, record(6, TurnEnded(turn="t", stop_reason="stop", usage=Usage())))
+    assert over.running is None
+    assert [one.turn for one in over.waiting] == ["next"]
