@@ -32,7 +32,13 @@ def count(default: int, deep: int) -> int:
     return deep if DEEP else default
 
 
-hypothesis.settings.register_profile("finn", max_examples=count(50, 1000), deadline=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "finn",
+    max_examples=count(50, 1000),
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine tells nothing about the code
+)
 hypothesis.settings.load_profile("finn")
 
 
