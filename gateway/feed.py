@@ -38,35 +38,40 @@ def settle(cursor: Cursor, reigns: Reigns, epoch: int, head: int) -> int | None:
 
 
 class Feed:
-    """One reader's frames. Subscribes when it is made; `close` ends it."""
+    """One reader's frames. It subscribes when it is first asked for one; `close` ends it."""
 
     def __init__(self, rooms: Rooms, session: str, cursor: Cursor | None) -> None:
         """Raises NotFound."""
-        journal = rooms.journal
-        state = rooms.turns.session(session)
-        self._journal = journal
-        self._turns = rooms.turns
+        rooms.turns.session(session)
+        self._rooms = rooms
         self._session = session
-        self._reset = settle(cursor, journal.reigns, journal.epoch, journal.seq) if cursor else None
-        after = None if cursor is None else cursor.seq if self._reset is None else self._reset
-        self._subscription: Subscription = journal.subscribe(session, after)
-        self._hello = _hello(rooms, session, state)
+        self._cursor = cursor
+        self._subscription: Subscription | None = None
+        self._closed = False
 
     async def __aiter__(self) -> AsyncIterator[Frame]:
         """Frames in order. Raises Overrun for a reader that does not keep up, NotFound when the session is deleted."""
-        yield self._hello
-        if self._reset is not None:
-            yield {"type": "reset", "seq": self._reset}
-        async for item in self._subscription:
+        journal, turns, cursor = self._rooms.journal, self._rooms.turns, self._cursor
+        reset = settle(cursor, journal.reigns, journal.epoch, journal.seq) if cursor else None
+        after = None if cursor is None else cursor.seq if reset is None else reset
+        subscription = self._subscription = journal.subscribe(self._session, after)
+        if self._closed:
+            self.close()
+        yield _hello(self._rooms, self._session, turns.session(self._session))
+        if reset is not None:
+            yield {"type": "reset", "seq": reset}
+        async for item in subscription:
             made = frame(item)
             if made is not None:
                 yield made
             if isinstance(item, Record) and isinstance(item.event, SessionDeleted):
-                self._turns.session(self._session)  # gone, unless this is the past and it was restored since
+                turns.session(self._session)  # gone, unless this is the past and it was restored since
 
     def close(self) -> None:
-        """Ends the subscription."""
-        self._journal.unsubscribe(self._session, self._subscription)
+        """Ends the subscription, or keeps it from beginning."""
+        self._closed = True
+        if self._subscription is not None:
+            self._rooms.journal.unsubscribe(self._session, self._subscription)
 
 
 def _hello(rooms: Rooms, session: str, state: Session) -> Frame:

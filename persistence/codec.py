@@ -59,7 +59,7 @@ def offload(data: bytes, blobs: Blobs) -> bytes:
     data = to_json({**body, "blobs": places})[1:] if places else data
     if len(data) > RECORD_BYTES:
         raise TooLarge(
-            f"a {body['type']} of {len(data)} bytes is more than a record of {RECORD_BYTES} bytes holds",
+            f"{body['type']}: {len(data)} bytes are more than a record of {RECORD_BYTES} bytes holds",
             hint="say it in smaller parts",
         )
     return data

@@ -440,7 +440,7 @@ async def test_a_crash_after_any_record_of_a_turn_ends_in_a_closed_session_with_
         await home.say("go")
         await home.pass_time(lambda: not (home.state().waiting or home.state().running))
         assert any(line.startswith("so far") for line in stories(await home.log()))
-    assert len(copies) > 10
+    assert len(copies) >= 10
     for path in copies:
         async with house(path, script, TOOLS) as home:
             await home.pass_time(lambda home=home: not (home.state().waiting or home.state().running))  # type: ignore[misc]
