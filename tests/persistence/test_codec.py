@@ -130,7 +130,7 @@ def test_a_string_over_the_limit_leaves_the_record_for_a_blob(blobs: Blobs, even
 
 def test_what_no_blob_can_shorten_is_too_large(blobs: Blobs) -> None:
     event = called(**{str(n): "x" * BLOB_BYTES for n in range(RECORD_BYTES // BLOB_BYTES + 1)})
-    with pytest.raises(TooLarge, match=r"tool_started of 865\d{4} bytes"):
+    with pytest.raises(TooLarge, match=r"tool_started: 865\d{4} bytes"):
         offload(rest(event, STREAM, AGENT), blobs)
 
 
