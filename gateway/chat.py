@@ -29,7 +29,7 @@ from persistence.events import Json, Value
 from persistence.subscription import Overrun
 
 RATE = 20  #: frames a second from one client
-SEND_S = 20.0  #: a frame that the client does not take for so long ends the socket
+SEND_S = 10.0  #: a frame that the client does not take for so long ends the socket
 LEAVE_S = 1.0  #: for the last frame and the close
 
 RequestId = Annotated[str, Field(min_length=1, max_length=256)]
