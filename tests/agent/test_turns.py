@@ -439,8 +439,9 @@ async def test_a_crash_after_any_record_of_a_turn_ends_in_a_closed_session_with_
         home.journal.listen(copy)
         await home.say("go")
         await home.pass_time(lambda: not (home.state().waiting or home.state().running))
-        assert any(line.startswith("so far") for line in stories(await home.log()))
-    assert len(copies) >= 10
+        checkpoints = sum(line.startswith("so far") for line in stories(await home.log()))
+    assert checkpoints
+    assert len(copies) == 9 + checkpoints  # how many depends on what real time a commit takes, the others do not
     for path in copies:
         async with house(path, script, TOOLS) as home:
             await home.pass_time(lambda home=home: not (home.state().waiting or home.state().running))  # type: ignore[misc]
