@@ -16,6 +16,11 @@ FinnError
 ├── Busy                  a queue is full
 ├── EmptyPrompt           a prompt without text
 ├── Draining              finn is stopping and takes no new turns
+├── Fenced                a younger writer has this agent's log now
+├── Exists                an object of that name is in the store already
+├── StoreError            the object store did not take or give what was asked
+│   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
+│   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
 └── ModelError            the model did not give an answer that can be used
     ├── ModelStalled      no byte for the idle limit
     ├── ModelCut          the stream ended before the answer did
@@ -132,6 +137,36 @@ class Draining(FinnError):
 
     code = "draining"
     retryable = True
+
+
+class Fenced(FinnError):
+    """A writer with a higher epoch has taken over; this process acknowledges nothing any more."""
+
+    code = "fenced"
+    retryable = True
+
+
+class Exists(FinnError):
+    """Create-if-absent found an object of that name. Whether it is our own, only its bytes tell."""
+
+    code = "conflict"
+
+
+class StoreError(FinnError):
+    """The object store could not be used."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StoreUnreachable(StoreError):
+    """Time-out, reset, 409, 429 or 5xx. A write may have been done: repeat it with the same key and bytes."""
+
+
+class StoreRefused(StoreError):
+    """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
+
+    retryable = False
 
 
 class ModelError(FinnError):
