@@ -26,7 +26,8 @@ from starlette.requests import HTTPConnection
 
 from gateway.address import bucket
 from gateway.problem import Refused
-from gateway.settings import Secret, strong_token
+from gateway.secret import Secret
+from gateway.settings import strong_token
 from persistence.clock import Clock, Entropy
 from persistence.disk import TEMPORARY, SystemDisk, refused, replace
 from persistence.errors import Damaged, FinnError, UsageError

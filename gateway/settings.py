@@ -23,6 +23,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from gateway.address import Network, is_loopback
 from gateway.logs import LEVELS
+from gateway.places import Remote, endpoint, git_branch, git_remote, size, store_url, without_credentials
+from gateway.secret import Secret
 from persistence.errors import UsageError
 
 TOKEN_BITS = 128  #: what a token has to hold
@@ -34,29 +36,6 @@ UNIT_S = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400})
 NOTHING_SAID: Mapping[str, str | None] = MappingProxyType({})
 
 T = TypeVar("T")
-
-
-class Secret:
-    """A value that shows itself to nobody who does not ask for it by name."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    __str__ = __repr__
 
 
 # ---------------------------------------------------------------- parsers: text to value, ValueError says what is wrong
@@ -98,6 +77,14 @@ def duration(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,9}[smhd]", text):
         raise ValueError("is a duration like 30s, 5m, 1h or 90d")
     return float(int(text[:-1]) * UNIT_S[text[-1]])
+
+
+def interval(text: str) -> float:
+    """A duration that takes time."""
+    seconds = duration(text)
+    if not seconds:
+        raise ValueError("is at least 1s")
+    return seconds
 
 
 def directory(text: str) -> Path:
@@ -164,6 +151,7 @@ class Setting:
     parse: Callable[[str], Any]
     secret: bool = False
     also: str | None = None  #: another name that is read, of lesser weight
+    also_means: str = "{}"  #: what the value of that other name says
     shown: str = ""  #: what the documentation says in place of the default
 
     @property
@@ -241,22 +229,67 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FINN_SANDBOX_NETWORK", "off", "whether commands in the sandbox reach the network", one_of("off", "on")),
     Setting("FINN_SHUTDOWN_BUDGET", "8s", "how long a clean stop may take", duration),
     Setting("FINN_LOG_LEVEL", "info", "how much is logged: `debug`, `info`, `warning` or `error`", one_of(*LEVELS)),
+    Setting(
+        "FINN_STORE_URL",
+        None,
+        "where the log is copied to: `s3://bucket/prefix` or `file:///dir`; `BUCKET_NAME` is read too",
+        store_url,
+        also="BUCKET_NAME",
+        also_means="s3://{}",
+        shown="none",
+    ),
+    Setting(
+        "FINN_DURABILITY",
+        "local",
+        "what an acknowledgement waits for: `local`, this machine's disk, or `store`",
+        one_of("local", "store"),
+    ),
+    Setting("FINN_SYNC_INTERVAL", "30s", "the longest a record waits for the store; normally under a second", interval),
+    Setting("FINN_ARCHIVE_INTERVAL", "1h", "how often a commit is made in git, where something changed", interval),
+    Setting(
+        "FINN_GIT_REMOTE",
+        None,
+        "where the archive is pushed to; a token or password in it is kept apart and never shown",
+        git_remote,
+        secret=True,
+        shown="none",
+    ),
+    Setting("FINN_GIT_BRANCH", None, "the archive's branch", git_branch, shown="`state/AGENT_ID`"),
+    Setting(
+        "FINN_WORKSPACE_FILE_MAX",
+        "8MB",
+        "a larger file in `workspace/` or `grimoires/` stays on this disk only, and is reported",
+        size,
+    ),
+    Setting(
+        "FINN_WORKSPACE_MAX",
+        "1GB",
+        "what `workspace/` may hold in all; what comes beyond it is left out likewise",
+        size,
+    ),
+    Setting("AWS_ACCESS_KEY_ID", None, "the key for `s3://`", Secret, secret=True),
+    Setting("AWS_SECRET_ACCESS_KEY", None, "its secret half", Secret, secret=True),
+    Setting("AWS_SESSION_TOKEN", None, "what a temporary key needs besides", Secret, secret=True),
+    Setting(
+        "AWS_REGION",
+        None,
+        "the bucket's region; `AWS_DEFAULT_REGION` is read too",
+        matching(r"[A-Za-z0-9-]{1,64}", "is a region like eu-central-1 or auto"),
+        also="AWS_DEFAULT_REGION",
+    ),
+    Setting(
+        "AWS_ENDPOINT_URL_S3",
+        None,
+        "a store that is not Amazon's; `AWS_ENDPOINT_URL` is read too",
+        endpoint,
+        also="AWS_ENDPOINT_URL",
+    ),
     Setting("ANTHROPIC_API_KEY", None, "the key for `anthropic:`", Secret, secret=True),
     Setting("OPENAI_API_KEY", None, "the key for `openai:`", Secret, secret=True),
 )
 
 #: Settings of the contract that belong to rooms not built yet: no slip of the pen, but whoever sets one is told.
-UNUSED = (
-    "FINN_STORE_URL",
-    "FINN_DURABILITY",
-    "FINN_SYNC_INTERVAL",
-    "FINN_ARCHIVE_INTERVAL",
-    "FINN_GIT_REMOTE",
-    "FINN_GIT_BRANCH",
-    "FINN_STALE_BEADS_AFTER",
-    "FINN_ALERT_URL",
-    "FINN_PING_URL",
-)
+UNUSED = ("FINN_STALE_BEADS_AFTER", "FINN_ALERT_URL", "FINN_PING_URL")
 KNOWN = frozenset({*(setting.name for setting in SETTINGS), *UNUSED})
 
 
@@ -290,6 +323,19 @@ class Settings:
     sandbox_network: Literal["off", "on"]
     shutdown_budget: float
     log_level: str
+    store_url: str | None
+    durability: Literal["local", "store"]
+    sync_interval: float
+    archive_interval: float
+    git_remote: Remote | None
+    git_branch: str | None
+    workspace_file_max: int
+    workspace_max: int
+    aws_access_key_id: Secret | None
+    aws_secret_access_key: Secret | None
+    aws_session_token: Secret | None
+    aws_region: str | None
+    aws_endpoint_url_s3: str | None
     anthropic_api_key: Secret | None
     openai_api_key: Secret | None
     problems: tuple[str, ...]
@@ -298,7 +344,13 @@ class Settings:
     def secrets(self) -> Mapping[str, str]:
         """Every secret by the name of its setting, for redaction."""
         values = {setting.name: getattr(self, setting.field) for setting in SETTINGS if setting.secret}
-        return {name: value.reveal() for name, value in values.items() if value}
+        hidden = {name: value.reveal() for name, value in values.items() if value}
+        return {name: value for name, value in hidden.items() if value}
+
+    @property
+    def archive_branch(self) -> str:
+        """The branch of the archive; each agent has its own."""
+        return self.git_branch or f"state/{self.agent_id}"
 
     def entrance(self, port: int) -> Entrance:
         """The way in when finn listens on `port` (which FINN_PORT=0 leaves open)."""
@@ -348,7 +400,9 @@ def read(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str | None
         raise UsageError(f"FINN_DATA_DIR stands in {data_dir / '.env'}", hint="set it in the environment")
     everything = {**written, **said}
     values = {setting.field: _parse(setting, everything) for setting in SETTINGS}
-    settings = Settings(**values, problems=(*_name_problems(everything), *_key_problems(values)))
+    settings = Settings(
+        **values, problems=(*_name_problems(everything), *_key_problems(values), *_copy_problems(values))
+    )
     _require_sense(settings)
     return settings
 
@@ -363,16 +417,20 @@ def scrub(environ: MutableMapping[str, str] = os.environ) -> None:
 def _said(source: Mapping[str, str | None]) -> dict[str, str]:
     """What one source says; within it, the other name of a setting counts where its own says nothing."""
     said = {name: value for name, value in source.items() if value}
-    other = {setting.name: said[setting.also] for setting in SETTINGS if setting.also in said}
+    other = {
+        setting.name: setting.also_means.format(said[setting.also]) for setting in SETTINGS if setting.also in said
+    }
     return {**other, **said}
 
 
 def _parse(setting: Setting, said: Mapping[str, str]) -> Any:
     value = said.get(setting.name, setting.default)
+    if value is None:
+        return None
     try:
-        return None if value is None else setting.parse(value)
+        return setting.parse(value)
     except ValueError as error:
-        shown = "" if setting.secret else f" and not {value!r}"
+        shown = "" if setting.secret else f" and not {without_credentials(value)!r}"
         raise UsageError(f"{setting.name} {error}{shown}", hint="see docs/settings.md") from None
 
 
@@ -394,10 +452,21 @@ def _key_problems(values: Mapping[str, Any]) -> Iterator[str]:
         yield f"FINN_MODEL is {values['model']}, but {wire.upper()}_API_KEY is not set"
 
 
+def _copy_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What would leave the copies without effect."""
+    if bool(values["aws_access_key_id"]) != bool(values["aws_secret_access_key"]):
+        yield "only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set; they belong together"
+    if values["workspace_file_max"] > values["workspace_max"]:
+        yield "FINN_WORKSPACE_FILE_MAX is larger than FINN_WORKSPACE_MAX"
+
+
 def _require_sense(settings: Settings) -> None:
     """The rules between settings. Raises UsageError."""
     if settings.model_base_url and not settings.model:
         raise UsageError("FINN_MODEL_BASE_URL is set without FINN_MODEL", hint="say which model that server is to run")
+    if settings.durability == "store" and not settings.store_url:
+        raise UsageError("FINN_DURABILITY is store, and FINN_STORE_URL is not set", hint="say where the store is")
+    _require_apart(settings)
     if is_loopback(settings.host):
         return
     exposed = f"FINN_HOST={settings.host} is reachable from other machines"
@@ -409,6 +478,13 @@ def _require_sense(settings: Settings) -> None:
         )
     if settings.model and settings.model.startswith("scripted:"):
         raise UsageError(f"{exposed}, and FINN_MODEL is {settings.model}", hint="a script answers on loopback only")
+
+
+def _require_apart(settings: Settings) -> None:
+    """A store inside the data directory would be lost with it. Raises UsageError."""
+    scheme, _, place = (settings.store_url or "").partition("://")
+    if scheme == "file" and Path(place).is_relative_to(settings.data_dir):
+        raise UsageError(f"FINN_STORE_URL lies inside {settings.data_dir}", hint="a copy belongs on another disk")
 
 
 def distance(one: str, other: str) -> int:

@@ -28,7 +28,8 @@ from gateway.auth import (
     set_cookie,
 )
 from gateway.problem import Refused
-from gateway.settings import TOKEN_BITS, Secret, token_bits
+from gateway.secret import Secret
+from gateway.settings import TOKEN_BITS, token_bits
 from persistence.clock import FakeClock, system_entropy
 from persistence.errors import Damaged, UsageError
 from tests.conftest import count

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import SETTINGS, UNUSED, Secret, Settings, read, scrub, table
+from gateway.places import Remote
+from gateway.secret import Secret
+from gateway.settings import SETTINGS, UNUSED, Settings, read, scrub, table
 from persistence.errors import UsageError
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -108,6 +110,33 @@ def test_port_of_the_environment_wins_over_finn_port_of_the_file(data_dir: Path)
         ("FINN_SHUTDOWN_BUDGET", "8"),
         ("FINN_SHUTDOWN_BUDGET", "8 s"),
         ("FINN_LOG_LEVEL", "loud"),
+        ("FINN_STORE_URL", "bucket"),
+        ("FINN_STORE_URL", "gs://bucket"),
+        ("FINN_STORE_URL", "s3://"),
+        ("FINN_STORE_URL", "s3://b"),
+        ("FINN_STORE_URL", "s3://bucket/../other"),
+        ("FINN_STORE_URL", "s3://bucket//prefix"),
+        ("FINN_STORE_URL", "s3://bucket?x=1"),
+        ("FINN_STORE_URL", "file://relative"),
+        ("FINN_STORE_URL", "file:///a/../b"),
+        ("FINN_DURABILITY", "both"),
+        ("FINN_SYNC_INTERVAL", "0s"),
+        ("FINN_ARCHIVE_INTERVAL", "hourly"),
+        ("FINN_GIT_REMOTE", "state.git"),
+        ("FINN_GIT_REMOTE", "ext::sh -c touch% /tmp/pwn"),
+        ("FINN_GIT_REMOTE", "--upload-pack=touch"),
+        ("FINN_GIT_REMOTE", "git://host/state.git"),
+        ("FINN_GIT_REMOTE", "ssh://me:hunter2@host/state.git"),
+        ("FINN_GIT_REMOTE", "https://one@two@host/state.git"),
+        ("FINN_GIT_BRANCH", "-f"),
+        ("FINN_GIT_BRANCH", "state/../main"),
+        ("FINN_GIT_BRANCH", "a b"),
+        ("FINN_GIT_BRANCH", "x.lock"),
+        ("FINN_WORKSPACE_MAX", "much"),
+        ("FINN_WORKSPACE_FILE_MAX", "-1"),
+        ("AWS_ENDPOINT_URL_S3", "store.example"),
+        ("AWS_ENDPOINT_URL_S3", "https://key:secret@store.example"),
+        ("AWS_REGION", "eu central"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_its_name(data_dir: Path, name: str, value: str) -> None:
@@ -116,6 +145,20 @@ def test_a_value_that_does_not_fit_is_refused_by_its_name(data_dir: Path, name: 
 
 def test_what_is_wrong_with_a_secret_is_told_without_telling_it(data_dir: Path) -> None:
     assert "hunter2" not in refusal_of(data_dir, FINN_TOKEN="hunter2")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"FINN_STORE_URL": "s3://me:hunter2@bucket/prefix"},
+        {"FINN_GIT_REMOTE": "ftp://me:hunter2@host/state.git"},
+        {"FINN_PUBLIC_URL": "https://me:hunter2@finn.example"},
+        {"AWS_ENDPOINT_URL_S3": "https://me:hunter2@host"},
+    ],
+    ids=lambda said: next(iter(said)),
+)
+def test_what_is_wrong_with_a_url_is_told_without_its_password(data_dir: Path, said: dict[str, str]) -> None:
+    assert "hunter2" not in refusal_of(data_dir, **said)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30s", 30), ("5m", 300), ("1h", 3600), ("90d", 7776000)])
@@ -207,6 +250,84 @@ def test_another_server_needs_no_key(data_dir: Path) -> None:
     assert read_in(data_dir, FINN_MODEL="openai:m", FINN_MODEL_BASE_URL="http://127.0.0.1:9/v1").problems == ()
 
 
+# ---------------------------------------------------------------- copies
+
+
+def test_without_a_word_there_are_no_copies(data_dir: Path) -> None:
+    settings = read_in(data_dir)
+    assert (settings.store_url, settings.git_remote, settings.durability) == (None, None, "local")
+    assert (settings.sync_interval, settings.archive_interval, settings.archive_branch) == (30, 3600, "state/main")
+    assert (settings.workspace_file_max, settings.workspace_max) == (8 << 20, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/a/b/", "s3://bucket/a/b"),
+        ("file:///var/backup", "file:///var/backup"),
+    ],
+)
+def test_a_store_is_a_bucket_or_a_folder(data_dir: Path, said: str, read: str) -> None:
+    assert read_in(data_dir, FINN_STORE_URL=said).store_url == read
+
+
+def test_a_bucket_that_the_platform_names_is_the_store_unless_another_is_said(data_dir: Path) -> None:
+    assert read_in(data_dir, BUCKET_NAME="theirs").store_url == "s3://theirs"
+    assert read_in(data_dir, BUCKET_NAME="theirs", FINN_STORE_URL="s3://mine").store_url == "s3://mine"
+
+
+def test_a_store_inside_the_data_directory_is_refused(data_dir: Path) -> None:
+    assert "FINN_STORE_URL" in refusal_of(data_dir, FINN_STORE_URL=f"file://{data_dir}/copy")
+
+
+def test_acknowledgements_cannot_wait_for_a_store_that_is_not_named(data_dir: Path) -> None:
+    assert "FINN_STORE_URL" in refusal_of(data_dir, FINN_DURABILITY="store")
+    assert read_in(data_dir, FINN_DURABILITY="store", FINN_STORE_URL="s3://bucket").durability == "store"
+
+
+@pytest.mark.parametrize(
+    ("said", "remote"),
+    [
+        ("https://host/me/state.git", Remote("https://host/me/state.git")),
+        ("https://tok%2Fen@host/s.git", Remote("https://host/s.git", "x-access-token", Secret("tok/en"))),
+        ("https://token:x-oauth-basic@host/s.git", Remote("https://host/s.git", "x-access-token", Secret("token"))),
+        ("https://me:p%40ss@host:8443/s.git", Remote("https://host:8443/s.git", "me", Secret("p@ss"))),
+        ("git@host:me/state.git", Remote("git@host:me/state.git")),
+        ("ssh://git@host:22/me/state.git", Remote("ssh://git@host:22/me/state.git")),
+        ("file:///srv/state.git", Remote("file:///srv/state.git")),
+        ("/srv/state.git", Remote("/srv/state.git")),
+    ],
+)
+def test_a_remote_is_read_apart_from_what_opens_it(data_dir: Path, said: str, remote: Remote) -> None:
+    settings = read_in(data_dir, FINN_GIT_REMOTE=said)
+    assert settings.git_remote == remote
+    assert settings.secrets == ({"FINN_GIT_REMOTE": remote.reveal()} if remote.password else {})
+
+
+def test_each_agent_has_a_branch_of_its_own_unless_one_is_said(data_dir: Path) -> None:
+    assert read_in(data_dir, FINN_AGENT_ID="ada").archive_branch == "state/ada"
+    assert read_in(data_dir, FINN_AGENT_ID="ada", FINN_GIT_BRANCH="backup").archive_branch == "backup"
+
+
+@pytest.mark.parametrize(("text", "size"), [("100", 100), ("512KB", 512 << 10), ("8MB", 8 << 20), ("1gb", 1 << 30)])
+def test_a_size_reads_as_bytes(data_dir: Path, text: str, size: int) -> None:
+    assert read_in(data_dir, FINN_WORKSPACE_MAX=text).workspace_max == size
+
+
+def test_the_names_of_the_aws_tools_are_read(data_dir: Path) -> None:
+    write_env(data_dir, "AWS_ACCESS_KEY_ID=AKIA\nAWS_SECRET_ACCESS_KEY=s3cret\n")
+    settings = read_in(data_dir, AWS_DEFAULT_REGION="auto", AWS_ENDPOINT_URL="https://store.example/")
+    assert settings.aws_access_key_id == Secret("AKIA") and settings.aws_secret_access_key == Secret("s3cret")
+    assert (settings.aws_region, settings.aws_endpoint_url_s3) == ("auto", "https://store.example")
+
+
+def test_half_a_key_is_told(data_dir: Path) -> None:
+    assert read_in(data_dir, AWS_ACCESS_KEY_ID="AKIA").problems == (
+        "only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set; they belong together",
+    )
+
+
 # ---------------------------------------------------------------- the entrance
 
 
@@ -284,6 +405,8 @@ def test_a_file_that_cannot_be_read_is_refused(data_dir: Path) -> None:
 
 def test_a_secret_shows_itself_only_when_asked(data_dir: Path) -> None:
     settings = read_in(data_dir, FINN_TOKEN=TOKEN, OPENAI_API_KEY="sk-canary")
+    remote = read_in(data_dir, FINN_GIT_REMOTE="https://me:hunter2hunter2@host/s.git")
+    assert "hunter2" not in f"{remote!r} {remote.git_remote}"
     assert TOKEN not in f"{settings!r} {settings.token} {settings.token!r}"
     assert settings.secrets == {"FINN_TOKEN": TOKEN, "OPENAI_API_KEY": "sk-canary"}
 
@@ -294,6 +417,9 @@ def test_a_secret_equals_only_its_like() -> None:
 
 
 def test_scrubbing_leaves_no_secret_for_a_child() -> None:
-    environ = {"FINN_TOKEN": TOKEN, "OPENAI_API_KEY": "x", "ANTHROPIC_API_KEY": "y", "FINN_PORT": "1", "PATH": "/bin"}
+    named = (setting.name for setting in SETTINGS if setting.secret)
+    environ = {**dict.fromkeys(named, "x"), "FINN_PORT": "1", "PATH": "/bin"}
+    keys = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "FINN_GIT_REMOTE", "OPENAI_API_KEY"}
+    assert keys <= environ.keys()
     scrub(environ)
     assert environ == {"FINN_PORT": "1", "PATH": "/bin"}
