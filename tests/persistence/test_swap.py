@@ -1,0 +1,142 @@
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persistence.disk import SystemDisk
+from persistence.errors import StorageError
+from persistence.swap import RESTORING, Restored, begin, finish, move_in, restored, settled
+from tests.persistence.logs import FaultyDisk
+
+OLD = {"wal/0000000000000001.wal": b"old one", "wal/0000000000000009.wal": b"old two", "snapshots/8.json.z": b"old"}
+NEW = {
+    "wal/0000000000000001.wal": b"new",
+    "snapshots/7.json.z": b"new state",
+    "chunks/ab/cd": b"c",
+    "blobs/12/34": b"b",
+}
+BESIDE = {"wal/LOCK": b"held", "chunks/ab/ef": b"kept", "grimoires/NOTES.md": b"mine"}
+
+
+def write(root: Path, files: dict[str, bytes]) -> None:
+    for name, data in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def swap(disk: SystemDisk, root: Path) -> None:
+    write(begin(disk, root), NEW)
+    move_in(disk, root, restored=Restored("store", 8), name="old-log", why="it was another history")
+
+
+def kept(root: Path) -> set[bytes]:
+    """Every content that is to be found in the folder."""
+    return set(files(root).values())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    write(tmp_path, {**OLD, **BESIDE})
+    return tmp_path
+
+
+def calls(root: Path) -> int:
+    counting = FaultyDisk()
+    swap(counting, root)
+    return counting.calls
+
+
+def tries(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A fresh directory for each call that can fail."""
+    write(tmp_path / "count", {**OLD, **BESIDE})
+    for nth in range(1, calls(tmp_path / "count") + 1):
+        one = tmp_path / str(nth)
+        write(one, {**OLD, **BESIDE})
+        yield nth, one
+
+
+def test_the_new_log_is_in_its_place_and_the_old_one_in_quarantine_with_a_note(root: Path) -> None:
+    swap(SystemDisk(), root)
+    found = files(root)
+    assert {name: found[name] for name in (*NEW, *BESIDE)} == {**NEW, **BESIDE}
+    assert {name: found[f"quarantine/old-log/{name}"] for name in OLD} == OLD
+    assert b"another history" in found["quarantine/old-log/wal.json"]
+    assert "wal/0000000000000009.wal" not in found
+    assert not [name for name in found if name.startswith(RESTORING)]
+
+
+def test_an_empty_directory_gets_the_log_and_no_quarantine(tmp_path: Path) -> None:
+    swap(SystemDisk(), tmp_path)
+    assert files(tmp_path).keys() - {"restored.json"} == NEW.keys()
+
+
+def test_what_was_restored_is_told_until_its_files_are_written(root: Path) -> None:
+    assert restored(SystemDisk(), root) is None
+    swap(SystemDisk(), root)
+    assert restored(SystemDisk(), root) == Restored("store", 8)
+    settled(SystemDisk(), root)
+    settled(SystemDisk(), root)
+    assert restored(SystemDisk(), root) is None
+
+
+def test_a_build_that_was_not_finished_goes_and_nothing_else_does(root: Path) -> None:
+    write(begin(SystemDisk(), root), {**NEW, "restored.json": b"{}"})
+    before = {**OLD, **BESIDE}
+    assert not finish(SystemDisk(), root)
+    assert files(root) == before
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_a_swap_that_stops_at_any_call_is_ended_by_the_next_start_or_never_happened(
+    tmp_path: Path, number: int
+) -> None:
+    outcomes = set()
+    for nth, root in tries(tmp_path):
+        with pytest.raises((StorageError, OSError)):
+            swap(FaultyDisk(nth, number, forever=True), root)
+        assert set(OLD.values()) <= kept(root), f"the old log lost a file at call {nth}"
+        outcomes.add(finish(SystemDisk(), root))
+        ended = _ended(root)
+        assert ended or _untouched(root), f"neither the old log nor the new one after call {nth}"
+    assert outcomes == {True, False}
+
+
+def test_the_next_start_may_be_stopped_at_any_call_as_well(tmp_path: Path) -> None:
+    """Stopped at every call of the swap, then at every call of what ends it: the third one sees nothing half."""
+    for nth, root in tries(tmp_path):
+        if nth % 5:
+            continue  # each fifth, for it is a square
+        with pytest.raises((StorageError, OSError)):
+            swap(FaultyDisk(nth, forever=True), root)
+        again = 0
+        while True:
+            again += 1
+            disk = FaultyDisk(again, forever=True)
+            try:
+                finish(disk, root)
+                break
+            except StorageError:
+                assert set(OLD.values()) <= kept(root), f"lost at {nth}, then {again}"
+        assert _ended(root) or _untouched(root), f"half a swap after {nth}"
+
+
+def test_the_lock_stays_the_same_file(root: Path) -> None:
+    before = os.stat(root / "wal/LOCK").st_ino
+    swap(SystemDisk(), root)
+    assert os.stat(root / "wal/LOCK").st_ino == before
+
+
+def _ended(root: Path) -> bool:
+    found = files(root)
+    places = {**NEW, **BESIDE, **{f"quarantine/old-log/{name}": data for name, data in OLD.items()}}
+    return all(found.get(name) == data for name, data in places.items()) and RESTORING not in " ".join(found)
+
+
+def _untouched(root: Path) -> bool:
+    return {name: data for name, data in files(root).items() if "/.finn-" not in name} == {**OLD, **BESIDE}
