@@ -66,7 +66,7 @@ def move_in(disk: Disk, root: Path, *, restored: Restored, name: str, why: str) 
 
 
 def finish(disk: Disk, root: Path) -> bool:
-    """Ends a swap that was begun; a build that was not finished goes. Whether a log was moved in. Raises StorageError."""
+    """Ends a swap that was begun; an unfinished build goes. Whether a log was moved in. Raises StorageError."""
     building = root / RESTORING
     try:
         due = set(disk.names(building)) & {OUT, IN}
