@@ -226,7 +226,7 @@ class Finn:
         rooms = self.rooms()
         journal, identity, about, rung = rooms.journal, rooms.identity.current, rooms.model.about, rooms.sandbox.rung
         yield Fact("wal:lastSeq", journal.seq)
-        yield Fact("wal:bytes", journal.bytes, "bytes")
+        yield Fact("wal:bytes", journal.size, "bytes")
         if journal.error:
             yield Fact("wal:error", journal.error, output=journal.error)
         if journal.trouble:

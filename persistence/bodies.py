@@ -92,6 +92,16 @@ class Bodies:
         """The lines of a tail, with what sealing needs to know."""
         return [_line(self._record(line)) for place in places for line in self._placed(place)]
 
+    def chunk(self, name: str, ref: ChunkRef) -> bytes:
+        """The whole of a chunk, made again where it can be. Raises NotFound, Damaged, StorageError."""
+        try:
+            return self._chunks.whole(ref.sha256)
+        except (Damaged, NotFound):
+            lines = [one.line for one in sealable(list(self._logged(name, ref)))]
+            if not self._chunks.remake(ref, lines):
+                raise
+            return self._chunks.whole(ref.sha256)
+
     def _lines(
         self, name: str, where: list[ChunkRef | Place], after: int, before: int, backwards: bool
     ) -> Iterator[bytes]:

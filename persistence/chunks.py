@@ -90,6 +90,10 @@ class Chunks:
         """Moves the file of a chunk that nothing can mend out of the way, with a note why. Raises StorageError."""
         self._blobs.set_aside(ref.sha256, quarantine, f"chunk-{ref.first}-{ref.last}", reason)
 
+    def whole(self, sha: str) -> bytes:
+        """The whole of a chunk, proven."""
+        return self._blobs.get(sha)
+
     def read(self, ref: ChunkRef, after: int, before: int) -> list[bytes]:
         """The lines of the chunk with after < seq < before, in order."""
         seqs, lines = self._load(ref.sha256)

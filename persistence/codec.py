@@ -16,7 +16,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from persistence.blobs import Blobs
 from persistence.errors import Damaged, NotFound, TooLarge
-from persistence.events import By, Event, Json, Record, Value
+from persistence.events import By, Event, FileChanged, Json, Record, Value
 from persistence.frame import RECORD_BYTES
 from persistence.redact import Redactor
 from persistence.upcast import lift
@@ -84,6 +84,16 @@ def decode(line: bytes, checksum: str, blobs: Blobs, lost: Lost) -> Record:
         checksum,
         line,
     )
+
+
+def named_blobs(line: bytes) -> list[str]:
+    """The blobs that a record needs: of its long strings, and of the file that it tells of."""
+    if b'"blobs":' not in line and b'"sha256":' not in line:  # a look that costs nothing; the record then says it
+        return []
+    body = from_json(line)
+    named = list(body.get("blobs", {}).values())
+    file = body["data"].get("sha256") if body["type"] == FileChanged.kind else None
+    return [*named, file] if file else named
 
 
 def _event(body: dict[str, Json]) -> Event:

@@ -110,13 +110,24 @@ class Event(Value):
 
 
 class LogRecovered(Event):
-    """A start that found something to tell: where the state came from and what could not be used."""
+    """A start that found something to tell: where the state came from and what could not be used.
+
+    It came to `last_seq` and writes under `epoch` (None: not said, before version 2). `bytes` came from elsewhere,
+    `ms` is how long it all took. `damaged` are the first seqs of declared gaps, `discarded` first and last of what the
+    local log had beyond the history that was taken, `problems` sentences.
+    """
 
     kind = "log_recovered"
+    v = 2
     source: Literal["local", "store", "git", "template"]
     last_seq: int
+    epoch: int | None
+    ms: int = 0
+    bytes: int = 0
     torn_bytes: int = 0
     damaged: tuple[int, ...] = ()
+    discarded: tuple[tuple[int, int], ...] = ()
+    problems: tuple[str, ...] = ()
 
 
 class GapDeclared(Event):

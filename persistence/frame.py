@@ -66,6 +66,11 @@ def encode(line: bytes, previous: bytes) -> tuple[bytes, bytes]:
     return b"%08x %08x %b %b\n" % (len(line), crc32(line), hexlify(digest), line), digest
 
 
+def framed(line: bytes, digest: bytes) -> bytes:
+    """The frame of a line whose digest is known."""
+    return b"%08x %08x %b %b\n" % (len(line), crc32(line), hexlify(digest), line)
+
+
 def vouched(frame: bytes) -> bytes | None:
     """The JSON in a whole frame, if its CRC vouches for it: all that reading one record again needs to know."""
     line = frame[PREFIX_BYTES:-1]

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from persistence import snapshot
 from persistence.blobs import Blobs
@@ -21,8 +21,9 @@ from persistence.codec import BLOB_BYTES, clean, offload
 from persistence.errors import FinnError, NotFound, StorageError
 from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Fold, Folded
-from persistence.lock import Lock
+from persistence.origin import Origin, Source
 from persistence.replay import Means, Paths, Replayed, prepare
+from persistence.runs import Run, Runs
 from persistence.snapshot import Snapshot
 from persistence.streams import REIGNS, STREAMS, Reigns, Stream
 from persistence.subscription import Moment, Subscription
@@ -44,39 +45,46 @@ class Journal:
     """The log and the state that follows from it. Made by `open`; used on one event loop."""
 
     @classmethod
-    async def open(cls, root: Path, folds: Iterable[Fold[Any]], means: Means) -> "Journal":
+    async def open(
+        cls, root: Path, folds: Iterable[Fold[Any]], means: Means, origin: Origin | None = None
+    ) -> "Journal":
         """Takes the lock, repairs what a crash left, replays, and is ready for `commit`.
 
-        Raises Locked where another process holds the directory, StorageError where it cannot be written.
+        `origin` is what a recovery came to before; its lock is this journal's from now on. Raises Locked where another
+        process holds the directory, StorageError where it cannot be written.
         """
-        paths = Paths(root)
-        lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means)
+        paths, begin = Paths(root), means.clock.monotonic()
+        lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means, origin.lock if origin else None)
+        ms = round((means.clock.monotonic() - begin) * 1000)
+        if origin is None:
+            origin = Origin("local" if replayed.head.seq else "template", replayed.epoch, lock)
         # In a thread too: the log opens its last segment and makes it durable.
-        journal = await asyncio.to_thread(cls, paths, means, lock, replayed, asyncio.get_running_loop())
+        journal = await asyncio.to_thread(cls, paths, means, origin, replayed, asyncio.get_running_loop())
         try:
-            await journal._tell(replayed)
+            await journal._tell(ms)
         except BaseException:
             await journal.close()
             raise
         return journal
 
     def __init__(
-        self, paths: Paths, means: Means, lock: Lock, replayed: Replayed, loop: asyncio.AbstractEventLoop
+        self, paths: Paths, means: Means, origin: Origin, replayed: Replayed, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.paths = paths
+        self.origin = origin
         self.replayed = replayed
-        self.epoch = replayed.epoch
+        self.epoch = max(origin.epoch, replayed.epoch)
         self.blobs = Blobs(means.disk, paths.blobs)
         self.held = replayed.held
         self.trouble = ""  #: why the last sealing or snapshot failed; it is tried again
         self._means = means
-        self._lock = lock
         self._folded = replayed.folded
         self._tails = replayed.tails
         self._loop = loop
         self._listeners: list[Listener] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._due = asyncio.Event()
+        self._grown = asyncio.Event()
         self._full: set[str] = set()
         self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
         self._dirty_records = 0
@@ -87,13 +95,14 @@ class Journal:
             means.disk,
             paths.wal,
             head=replayed.head,
-            epoch=replayed.epoch,
+            epoch=self.epoch,
             ids=means.ids,
             clock=means.clock,
             deliver=self._deliver,
         )
         self._chunks = Chunks(Blobs(means.disk, paths.chunks))
         self._bodies = Bodies(self._wal, self._chunks, self.blobs, paths.quarantine)
+        self._runs = Runs(means.disk, paths.wal, lambda: self.durable)
 
     # ------------------------------------------------------------ what is
 
@@ -103,31 +112,38 @@ class Journal:
         return self._seq
 
     @property
+    def durable(self) -> int:
+        """The last seq that is safe on the local disk. May be asked in any thread."""
+        return self._wal.head.seq
+
+    @property
     def error(self) -> str | None:
         """Why the log takes no records, or None."""
         return self._wal.error
 
     @property
-    def source(self) -> Literal["local", "template"]:
-        """Where this start had its state from: `local`, or `template` for a first start."""
-        return "local" if self.replayed.head.seq else "template"
+    def source(self) -> Source:
+        """Where this start had its state from: `template` for a first start."""
+        return self.origin.source
 
     @property
     def loss(self) -> str:
         """What this start and the reads since then could not use, as a sentence; empty where nothing was lost."""
         gaps = [f"{gap.first}-{gap.last}" for gap in self.replayed.repaired.gaps]
         lost = f"records {', '.join(gaps)} could not be read and are in quarantine; run finn verify" if gaps else ""
-        return "; ".join([*([lost] if lost else []), *self.replayed.problems, *self._bodies.lost])
+        return "; ".join(
+            [*([lost] if lost else []), *self.origin.problems, *self.replayed.problems, *self._bodies.lost]
+        )
 
     @property
-    def bytes(self) -> int:
-        """The size of the log on disk."""
+    def size(self) -> int:
+        """The bytes of the log on disk."""
         return sum(segment.bytes for segment in self._wal.segments())
 
     @property
     def reigns(self) -> Reigns:
-        """The epochs of this log."""
-        return self._folded.whole(REIGNS)
+        """The epochs of this log, the present one also before its first record."""
+        return self._folded.whole(REIGNS).until(self.epoch, self.seq)
 
     def whole(self, fold: Fold[S]) -> S:
         """The present state of a fold over the whole log."""
@@ -165,13 +181,14 @@ class Journal:
         self._loop.call_soon_threadsafe(self._land, batch, error, failed)
 
     def _land(self, batch: list[Written], error: StorageError | None, failed: list[Pending]) -> None:
+        self._grown.set()
         for written in batch:
             done, event, stream, by = written.token
             record = Record(
                 written.seq,
                 written.id,
                 written.time,
-                self.epoch,
+                written.epoch,
                 written.durable,
                 stream,
                 by,
@@ -269,6 +286,34 @@ class Journal:
 
     def _stream(self, stream: str) -> Stream:
         return self._folded.streams(STREAMS).get(stream, STREAMS.initial)
+
+    # ------------------------------------------------------------ for the copies elsewhere
+
+    async def growth(self, after: int) -> int:
+        """Waits until there is something durable after that seq. Returns the last durable one."""
+        while self.durable <= after:
+            self._grown.clear()
+            await self._grown.wait()
+        return self.durable
+
+    def frames(self, after: int, limit: int) -> Run:
+        """The durable records after that seq, as the log has them: at least one, else at most `limit` bytes.
+
+        Waits for the disk; may be called in any thread. Raises NotFound, StorageError.
+        """
+        return self._runs.after(after, limit)
+
+    def blob(self, sha: str) -> bytes:
+        """A blob's bytes. Waits for the disk; may be called in any thread. Raises NotFound, Damaged, StorageError."""
+        return self.blobs.get(sha)
+
+    def chunk(self, sha: str) -> bytes:
+        """A chunk's bytes, like `blob`; made again from the log where its file is missing or damaged."""
+        for name, stream in tuple(self._folded.streams(STREAMS).items()):
+            for ref in stream.chunks:
+                if ref.sha256 == sha:
+                    return self._bodies.chunk(name, ref)
+        return self._chunks.whole(sha)
 
     # ------------------------------------------------------------ sealing and snapshots
 
@@ -368,18 +413,24 @@ class Journal:
 
     # ------------------------------------------------------------ beginning and end
 
-    async def _tell(self, replayed: Replayed) -> None:
-        """Records what the repair found, so that the loss is part of the history."""
-        repaired = replayed.repaired
+    async def _tell(self, ms: int) -> None:
+        """Records where the state came from and what the repair found, so that a loss is part of the history."""
+        origin, repaired, last = self.origin, self.replayed.repaired, self.replayed.head.seq
         for gap in repaired.gaps:
             await self.commit(GapDeclared(**gap._asdict()))
-        if repaired.torn_bytes or repaired.gaps or replayed.head.seq == 0:
+        told = origin.source != "local" or origin.problems or origin.discarded
+        if told or repaired.torn_bytes or repaired.gaps:
             await self.commit(
                 LogRecovered(
-                    source=self.source,
-                    last_seq=replayed.head.seq,
+                    source=origin.source,
+                    last_seq=last,
+                    epoch=self.epoch,
+                    ms=origin.ms + ms,
+                    bytes=origin.bytes,
                     torn_bytes=repaired.torn_bytes,
                     damaged=tuple(gap.first for gap in repaired.gaps),
+                    discarded=origin.discarded,
+                    problems=tuple(map(self.redact, origin.problems)),
                 )
             )
 
@@ -391,4 +442,4 @@ class Journal:
         finally:
             await asyncio.to_thread(self._wal.close)
             await asyncio.sleep(0)
-            self._lock.release()
+            self.origin.lock.release()

@@ -80,11 +80,16 @@ class Replayed:
     repaired: Repaired
 
 
-def prepare(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> tuple[Lock, Replayed]:
-    """Makes the folders, takes the lock and replays. Raises Locked, StorageError, OSError. Waits for the disk."""
+def prepare(
+    paths: Paths, folds: tuple[Fold[Any], ...], means: Means, lock: Lock | None = None
+) -> tuple[Lock, Replayed]:
+    """Makes the folders, takes the lock (unless it is held already) and replays. Waits for the disk.
+
+    Raises Locked, StorageError, OSError, and then the lock is free.
+    """
     for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs, paths.quarantine):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = hold(paths.wal)
+    lock = lock or hold(paths.wal)
     try:
         return lock, replay(paths, folds, means)
     except BaseException:

@@ -116,13 +116,13 @@ def walk(disk: Disk, wal_dir: Path, bases: Sequence[int]) -> Iterator[Found]:
     yield from walker.end()
 
 
-class _Window:
+class Window:
     """A moving view on a file: `buffer` holds the bytes from `start` on; `whole`, that it holds the end of the file."""
 
-    def __init__(self, disk: Disk, handle: int) -> None:
+    def __init__(self, disk: Disk, handle: int, start: int = 0) -> None:
         self._disk = disk
         self._handle = handle
-        self.start = 0
+        self.start = start
         self.buffer = b""
         self.whole = False
 
@@ -182,7 +182,7 @@ class _Walker:
         try:
             yield from self._judge(base, None, 0)
             self._base = base
-            yield from self._lines(_Window(self._disk, handle))
+            yield from self._lines(Window(self._disk, handle))
         finally:
             self._disk.close(handle)
 
@@ -195,7 +195,7 @@ class _Walker:
 
     # ------------------------------------------------------------ lines
 
-    def _lines(self, window: _Window) -> Iterator[Found]:
+    def _lines(self, window: Window) -> Iterator[Found]:
         offset = 0
         while (at := window.line(offset)) >= 0:
             frame = self._sound(window.buffer, at)

@@ -5,6 +5,7 @@ reigns   epoch 1 from seq 1, epoch 3 from seq 871, …
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from persistence.chunks import ChunkRef
 from persistence.events import EVENTS, ChunkSealed, Record, Unknown
@@ -66,9 +67,20 @@ class Reigns:
         return seq == 0
 
     def last_of(self, epoch: int) -> int:
-        """Where a reader of `epoch` goes on whose cursor is not part of this history."""
-        later = [reign for reign in self.reigns if reign.epoch > epoch]
-        return later[0].first_seq - 1 if later else 0
+        """Where a reader of `epoch` goes on whose cursor is not part of this history: at the end of that reign.
+
+        At 0 where this history never had it, or has no later one: nobody can tell what such a reader saw.
+        """
+        for reign, later in pairwise(self.reigns):
+            if reign.epoch == epoch:
+                return later.first_seq - 1
+        return 0
+
+    def until(self, epoch: int, head: int) -> "Reigns":
+        """With the reign of a writer whose first record comes after `head`, if it is not among them."""
+        if self.reigns and self.reigns[-1].epoch == epoch:
+            return self
+        return Reigns((*self.reigns, Reign(epoch, head + 1)))
 
 
 def reign(reigns: Reigns, record: Record) -> Reigns:

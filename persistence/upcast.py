@@ -14,7 +14,10 @@ from persistence.events import EVENTS, Event, Json, Unknown
 
 Step = Callable[[dict[str, Json]], dict[str, Json]]
 
-UPCASTS: Mapping[tuple[str, int], Step] = {}  #: (kind, from version): the step to the next version
+#: (kind, from version): the step to the next version
+UPCASTS: Mapping[tuple[str, int], Step] = {
+    ("log_recovered", 1): lambda data: {**data, "epoch": None},
+}
 
 KINDS: Mapping[str, type[Event]] = {event.kind: event for event in EVENTS}
 

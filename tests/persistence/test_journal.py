@@ -28,10 +28,12 @@ from persistence.events import (
 from persistence.fold import Fold
 from persistence.frame import encode
 from persistence.journal import SNAPSHOT_RECORDS, Journal
+from persistence.lock import hold
+from persistence.origin import Origin
 from persistence.recovery import inspect
 from persistence.scan import BLOCK_BYTES
 from persistence.snapshot import listed
-from persistence.streams import STREAMS
+from persistence.streams import STREAMS, Reign, Reigns
 from tests.persistence.journals import (
     LEDGER,
     STREAM,
@@ -231,7 +233,7 @@ async def test_the_first_start_says_that_it_was_one(tmp_path: Path) -> None:
     async with opened(tmp_path) as journal:
         assert journal.source == "template"
     (record,) = logged(tmp_path)
-    assert record.event == LogRecovered(source="template", last_seq=0)
+    assert record.event == LogRecovered(source="template", last_seq=0, epoch=1)
     assert record.by == SYSTEM
 
 
@@ -510,3 +512,52 @@ async def test_record_ids_increase_across_a_start_under_a_clock_that_went_back(t
     async with opened(tmp_path, with_means=means(clock=clock, seed=1)) as journal:
         after = await journal.commit(SessionCreated(title=""), stream=STREAM)
     assert after.id > before.id
+
+
+# ---------------------------------------------------------------- after a recovery
+
+
+async def test_a_journal_of_another_origin_writes_under_its_epoch_and_says_where_it_came_from(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        await say(journal, "one")
+    lock = hold(tmp_path / "wal")
+    origin = Origin("store", 7, lock, problems=("a manifest was damaged",), ms=12, bytes=345, discarded=((9, 10),))
+    journal = await Journal.open(tmp_path, (LEDGER,), means(seed=1), origin)
+    try:
+        told = logged(tmp_path)[-1]
+        assert told.epoch == journal.epoch == 7
+        assert told.event == LogRecovered(
+            source="store",
+            last_seq=told.seq - 1,
+            epoch=7,
+            ms=12,
+            bytes=345,
+            discarded=((9, 10),),
+            problems=("a manifest was damaged",),
+        )
+        assert (journal.source, journal.loss) == ("store", "a manifest was damaged")
+        with pytest.raises(Locked):
+            await Journal.open(tmp_path, (LEDGER,), means())
+    finally:
+        await journal.close()
+    hold(tmp_path / "wal").release()
+
+
+async def test_a_local_start_with_nothing_to_tell_tells_nothing_and_has_its_reign_at_once(tmp_path: Path) -> None:
+    async with opened(tmp_path) as journal:
+        head = journal.seq
+    journal = await Journal.open(tmp_path, (LEDGER,), means(seed=1), Origin("local", 5, hold(tmp_path / "wal")))
+    try:
+        assert journal.seq == head
+        assert journal.reigns == Reigns((Reign(1, 1), Reign(5, head + 1)))
+        assert journal.reigns.holds(5, head, head)
+        assert journal.reigns.holds(1, head, head)
+        await say(journal, "one")
+        assert journal.reigns == Reigns((Reign(1, 1), Reign(5, head + 1)))
+    finally:
+        await journal.close()
+
+
+def test_a_recovery_that_an_older_release_told_is_read() -> None:
+    event = upcast.lift("log_recovered", 1, {"source": "local", "last_seq": 9, "torn_bytes": 3, "damaged": [4]})
+    assert event == LogRecovered(source="local", last_seq=9, epoch=None, torn_bytes=3, damaged=(4,))
