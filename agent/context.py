@@ -25,6 +25,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.journal import Journal
+from persistence.upcast import as_said
 
 CHARS_PER_TOKEN = 4
 WINDOW_SHARE = 0.8  #: of the model's window, for the whole request
@@ -45,7 +46,7 @@ class Entry:
 
 def entry_of(record: Record) -> Entry | None:
     """The node that a record is, or None: most records are not part of the conversation."""
-    event = record.event
+    event = as_said(record).event
     if isinstance(event, UserMessage):
         return Entry(record.entry, event.parent, event.turn, User(event.text), len(event.text))
     if isinstance(event, NoteAdded):

@@ -4,7 +4,8 @@
     {"type":"session","version":3,"id":…,"timestamp":…,"cwd":…}                      the header
     {"type":"message","id":"1-42","parentId":"1-40","timestamp":…,"message":{…},"finnSeq":42}   one line an entry
 
-`finnSeq` is the seq that the line was written for, so a start knows where to go on. A last line that is torn or not
+`finnSeq` is the seq that the line was written for, so a start knows where to go on. The last line is the leaf, so what
+was recovered from a fenced writer (`finnRecovered`) is followed by one that leads back. A last line that is torn or not
 ours makes the file suspect: it goes to quarantine, and the mirror is written anew from the log.
 """
 
@@ -22,6 +23,7 @@ from persistence.errors import FinnError, NotFound
 from persistence.events import (
     AssistantMessage,
     ContextCut,
+    EntryRecovered,
     Json,
     NoteAdded,
     Record,
@@ -34,6 +36,7 @@ from persistence.events import (
     seq_of,
 )
 from persistence.journal import Journal
+from persistence.upcast import as_said
 
 PAGE = 500  #: records read at once
 
@@ -62,6 +65,8 @@ def line(record: Record, leaf: str | None, said: Record | None = None) -> Line |
     event = record.event
     if isinstance(event, TurnStarted | SteerTaken) and said is not None and isinstance(said.event, UserMessage):
         return _entry(said, event.parent, record.seq, "message", message=_user(said, said.event))
+    if isinstance(event, EntryRecovered):
+        return _recovered(as_said(record), leaf)
     if isinstance(event, AssistantMessage):
         return _entry(record, event.parent, record.seq, "message", message=_assistant(record, event))
     if isinstance(event, ToolEnded):
@@ -75,6 +80,21 @@ def line(record: Record, leaf: str | None, said: Record | None = None) -> Line |
         data = {"firstKept": event.first_kept, "leftOut": event.left_out}
         return _entry(record, leaf, record.seq, "custom", customType="finn.context_cut", data=data)
     return None
+
+
+def _recovered(said: Record, leaf: str | None) -> Line | None:
+    if isinstance(said.event, UserMessage):
+        made: Line | None = _entry(said, said.event.parent, said.seq, "message", message=_user(said, said.event))
+    else:
+        made = line(said, leaf) if isinstance(said.event, AssistantMessage | ToolEnded | NoteAdded) else None
+    return {**made, "finnRecovered": True} if made else None
+
+
+def _back(made: Line, leaf: str | None) -> Line:
+    """The line after a recovered one, for the last line is the leaf."""
+    data = {"after": made["id"]}
+    own = {"type": "custom", "id": f"{made['id']}-leaf", "parentId": leaf, "timestamp": made["timestamp"]}
+    return {**own, "customType": "finn.leaf", "data": data, "finnSeq": made["finnSeq"]}
 
 
 def _entry(record: Record, parent: str | None, seq: int, kind: str, **fields: Json) -> Line:
@@ -134,9 +154,13 @@ async def lines(journal: Journal, session: str, after: int, leaf: str | None) ->
             elif isinstance(event, TurnStarted | SteerTaken):
                 said = known.pop(event.entry, None) or await _said(journal, session, event.entry)
             made = line(record, leaf, said)
-            if made is not None:
-                leaf = made["id"]
+            if made is None:
+                continue
+            yield made
+            if "finnRecovered" in made:
+                made = _back(made, leaf)
                 yield made
+            leaf = made["id"]
         after = page[-1].seq
 
 

@@ -4,6 +4,8 @@
                         ▲                        └ steer_taken: the waiting message joins the running turn
                         └── session_deleted hides it, session_restored brings it back
 
+    entry_recovered     a message that a fenced writer had acknowledged: counted and shown, but a branch of its own
+
 The state holds no body and no row per message: a title, the leaf, counts, what waits, the turn that runs, and the last
 request ids with the hash of their text.
 """
@@ -18,6 +20,7 @@ from persistence.events import (
     CallFailed,
     ContextCut,
     Cost,
+    EntryRecovered,
     Event,
     Json,
     MessageCheckpointed,
@@ -37,6 +40,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.fold import Fold, changed
+from persistence.upcast import as_said
 
 REQUESTS_KEPT = 1000  #: request ids of a session that are remembered
 TITLE_CHARS = 60  #: of the first prompt, where nobody gave a title
@@ -244,6 +248,16 @@ def _ended(session: Session, record: Record, event: TurnEnded) -> Changes:
     return {"running": None, "usage": add(session.usage, event.usage)}
 
 
+def _recovered(session: Session, record: Record, event: EntryRecovered) -> Changes:
+    """The leaf stays where it is, and no request is remembered: under the same id it may be said again, and run."""
+    said = as_said(record).event
+    if isinstance(said, SessionCreated):
+        return {"title": session.title or said.title}
+    if isinstance(said, UserMessage):
+        return {"title": session.title or title_of(said.text), "messages": session.messages + 1}
+    return {"messages": session.messages + isinstance(said, AssistantMessage | ToolEnded)}
+
+
 def _running(session: Session, **changes: Any) -> Changes:
     """The running turn, changed; nothing where none runs."""
     return {"running": changed(session.running, changes)} if session.running else {}
@@ -265,6 +279,7 @@ STEPS: Mapping[type[Event], Callable[[Session, Record, Any], Changes]] = {
     ToolStarted: _tool_started,
     ToolEnded: _tool_ended,
     TurnEnded: _ended,
+    EntryRecovered: _recovered,
 }
 
 SESSIONS = Fold("session", 1, Session, Session(), step, True, tuple(STEPS))

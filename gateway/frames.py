@@ -12,6 +12,7 @@ from persistence.events import (
     AssistantMessage,
     CallFailed,
     ContextCut,
+    EntryRecovered,
     Event,
     Json,
     NoteAdded,
@@ -24,6 +25,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.subscription import Moment
+from persistence.upcast import as_said
 
 Frame = dict[str, Json]
 
@@ -115,6 +117,16 @@ def _note(record: Record, event: NoteAdded) -> Made:
     return "note", {"id": record.entry, "parent": event.parent, "text": event.text}
 
 
+def _recovered(record: Record, event: EntryRecovered) -> Made:
+    """Whoever watches hears of it as of a note: no turn of this history belongs to it."""
+    said = as_said(record).event
+    if not isinstance(said, UserMessage | AssistantMessage):
+        return None
+    who = "You said" if isinstance(said, UserMessage) else "The answer was"
+    text = f"Recovered from an instance that lost its place. {who}: {clip(said.text)[0]}"
+    return "note", {"id": record.entry, "parent": event.parent, "text": text, "recovered": True}
+
+
 def _context_cut(record: Record, event: ContextCut) -> Made:
     return "context_cut", {"first_kept": event.first_kept, "left_out": event.left_out}
 
@@ -129,6 +141,7 @@ FRAMES: Mapping[type[Event], Callable[[Record, Any], Made]] = {
     CallFailed: _retry,
     NoteAdded: _note,
     ContextCut: _context_cut,
+    EntryRecovered: _recovered,
 }
 
 

@@ -1,6 +1,7 @@
 """A session's messages as REST gives them: pages over the log, forwards from a cursor or backwards from the end.
 
-A message that waited gets its parent from the turn that took it, which may stand further on in the log.
+A message that waited gets its parent from the turn that took it, which may stand further on in the log. What a fenced
+writer had acknowledged and this history took up is shown like any other, with `recovered`.
 """
 
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from persistence.clock import iso
 from persistence.events import (
     AssistantMessage,
     ContextCut,
+    EntryRecovered,
+    Event,
     Json,
     NoteAdded,
     Record,
@@ -22,6 +25,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.journal import Journal
+from persistence.upcast import as_said
 
 PAGE = 500  #: records read at once
 SAID = (UserMessage, AssistantMessage, ToolEnded)
@@ -78,15 +82,15 @@ def _first(shown: list[Record]) -> str | None:
 
 def _collect(page: Iterable[Record], found: list[Record], places: dict[str, str | None], notes: bool) -> None:
     for record in page:
-        event = record.event
-        if isinstance(event, SAID) or (notes and (isinstance(event, ALSO) or _ended_badly(record))):
+        event = as_said(record).event
+        if isinstance(event, SAID) or (notes and (isinstance(event, ALSO) or _ended_badly(event))):
             found.append(record)
-        elif isinstance(event, TurnStarted | SteerTaken):
-            places[event.entry] = event.parent
+        elif isinstance(record.event, TurnStarted | SteerTaken):
+            places[record.event.entry] = record.event.parent
 
 
-def _ended_badly(record: Record) -> bool:
-    return isinstance(record.event, TurnEnded) and record.event.stop_reason != "stop"
+def _ended_badly(event: Event) -> bool:
+    return isinstance(event, TurnEnded) and event.stop_reason != "stop"
 
 
 async def _place_waiting(
@@ -103,6 +107,8 @@ async def _place_waiting(
 
 def view(record: Record, places: dict[str, str | None]) -> dict[str, Json]:
     """One message, as the contract has it."""
+    if isinstance(record.event, EntryRecovered):
+        return {**view(as_said(record), places), "recovered": True}
     event: Any = record.event
     shared = {
         "id": record.entry,

@@ -4,7 +4,7 @@ An Event is a fact in the past tense: a frozen model with a `kind` and a version
 place in the log. EVENTS is the whole vocabulary; adding a fact is one class and one line there. Field names inside
 content blocks and usage are Pi's (camel case), because sessions are Pi sessions.
 
-    log       gap_declared  chunk_sealed  file_changed  log_recovered
+    log       gap_declared  chunk_sealed  file_changed  log_recovered  entry_recovered  orphans_imported
     session   session_created  session_renamed  session_deleted  session_restored
     turn      user_message ─▶ turn_started ─▶ { message_checkpointed | call_failed | assistant_message
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
@@ -99,6 +99,13 @@ class Problem(Value):
         return cls(code=error.code, message=error.message, hint=error.hint)
 
 
+class By(Value):
+    """Who caused a record, set by the server and never by a client."""
+
+    actor: str
+    trust: Literal["system", "state", "user", "external", "untrusted"]
+
+
 # ---------------------------------------------------------------- events
 
 
@@ -157,14 +164,44 @@ class ChunkSealed(Event):
 
 
 class FileChanged(Event):
-    """A file of `root` has these bytes now (in the blob of that hash), or is gone (`sha256` None)."""
+    """A file of `root` has these bytes now (in the blob of that hash), is a link, or is gone (`sha256` None).
+
+    `link` is where a link points: it has no bytes, and `sha256` is None as well.
+    """
 
     kind = "file_changed"
+    v = 2
     root: Literal["grimoires", "workspace"]
     path: str
     sha256: str | None
     bytes: int
     executable: bool = False
+    link: str | None = None
+
+
+class EntryRecovered(Event):
+    """What a writer had acknowledged that was fenced before the store had it, taken up into this history.
+
+    It was the record `origin` of its own reign: an event of that `type` and `version`, with that `data`, caused by `by`
+    at that time. It stands below `parent`, as a branch of its own: nothing goes on from it by itself.
+    """
+
+    kind = "entry_recovered"
+    origin: str
+    type: str
+    version: int
+    data: dict[str, Json]
+    at: int
+    by: By
+    parent: str | None
+
+
+class OrphansImported(Event):
+    """All that a fenced writer left in the store under this name is part of the log now."""
+
+    kind = "orphans_imported"
+    name: str
+    count: int
 
 
 class SessionCreated(Event):
@@ -317,6 +354,8 @@ EVENTS: tuple[type[Event], ...] = (
     GapDeclared,
     ChunkSealed,
     FileChanged,
+    EntryRecovered,
+    OrphansImported,
     SessionCreated,
     SessionRenamed,
     SessionDeleted,
@@ -343,13 +382,6 @@ class Unknown(Event):
 
 
 # ---------------------------------------------------------------- records
-
-
-class By(Value):
-    """Who caused a record, set by the server and never by a client."""
-
-    actor: str
-    trust: Literal["system", "state", "user", "external", "untrusted"]
 
 
 OWNER = By(actor="owner", trust="user")

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
-from persistence.events import EVENTS, Event, Json, Unknown
+from persistence.events import EVENTS, EntryRecovered, Event, Json, Record, Unknown
 
 Step = Callable[[dict[str, Json]], dict[str, Json]]
 
 #: (kind, from version): the step to the next version
 UPCASTS: Mapping[tuple[str, int], Step] = {
     ("log_recovered", 1): lambda data: {**data, "epoch": None},
+    ("file_changed", 1): lambda data: {**data, "link": None},
 }
 
 KINDS: Mapping[str, type[Event]] = {event.kind: event for event in EVENTS}
@@ -44,3 +45,17 @@ def lift(
     except ValidationError:
         # Verified bytes that do not fit the class were written by a program we are not: kept, not guessed.
         return Unknown(data=data)
+
+
+def as_said(record: Record) -> Record:
+    """A recovered record as what it was: who said it and when, under its new id and in its new place.
+
+    Any other record is itself.
+    """
+    found = record.event
+    if not isinstance(found, EntryRecovered):
+        return record
+    event = lift(found.type, found.version, found.data)
+    if "parent" in type(event).model_fields:
+        event = event.model_copy(update={"parent": found.parent})
+    return record._replace(event=event, type=found.type, v=found.version, time=found.at, by=found.by)

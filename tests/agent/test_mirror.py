@@ -13,7 +13,17 @@ import pytest
 
 from agent.mirror import export
 from persistence.clock import iso
-from persistence.events import OWNER, AssistantMessage, Json, NoteAdded, SessionRenamed, ToolEnded, UserMessage
+from persistence.events import (
+    OWNER,
+    SYSTEM,
+    AssistantMessage,
+    EntryRecovered,
+    Json,
+    NoteAdded,
+    SessionRenamed,
+    ToolEnded,
+    UserMessage,
+)
 from tests.agent.houses import SESSION, House, house
 
 SCRIPT: Any = {
@@ -248,3 +258,32 @@ async def test_a_note_of_finn_is_in_the_file_as_finn_s(tmp_path: Path) -> None:
         }
         assert found[-2]["message"]["stopReason"] == "aborted"
         assert found[-2]["message"]["content"] == [{"type": "text", "text": "Well"}]
+
+
+async def test_what_was_recovered_is_a_branch_and_the_last_line_is_still_the_leaf(tmp_path: Path) -> None:
+    async with mirrored(tmp_path) as home:
+        await home.ask("one")
+        leaf = home.state().leaf
+        lost = UserMessage(turn="x", parent=None, text="lost", request_id="r")
+        data = lost.model_dump(mode="json")
+        event = EntryRecovered(origin="9-9", type=lost.kind, version=1, data=data, at=7, by=OWNER, parent=leaf)
+        record = await home.journal.commit(event, stream=SESSION, by=SYSTEM)
+        await caught_up(home, tmp_path)
+        *_, found, back = lines(tmp_path)
+        assert found == {
+            "type": "message",
+            "id": record.entry,
+            "parentId": leaf,
+            "timestamp": iso(0.007),
+            "message": {"role": "user", "content": [{"type": "text", "text": "lost"}], "timestamp": 7},
+            "finnSeq": record.seq,
+            "finnRecovered": True,
+        }
+        assert (back["customType"], back["parentId"], back["finnSeq"]) == ("finn.leaf", leaf, record.seq)
+        await home.ask("two")
+        found_ids = [line["id"] for line in await caught_up(home, tmp_path)]
+        assert len(found_ids) == len(set(found_ids))
+    async with mirrored(tmp_path) as home:
+        await rename(home, "still here")
+        assert (await caught_up(home, tmp_path))[-1]["name"] == "still here"
+        assert list((tmp_path / "quarantine").iterdir()) == []

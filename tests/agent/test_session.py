@@ -19,6 +19,7 @@ from persistence.events import (
     CallFailed,
     ContextCut,
     Cost,
+    EntryRecovered,
     Event,
     MessageCheckpointed,
     NoteAdded,
@@ -214,3 +215,27 @@ def test_where_the_record_of_its_start_is_lost_a_turn_is_known_by_what_follows_a
     over = step(running, record(6, TurnEnded(turn="t", stop_reason="stop", usage=Usage())))
     assert over.running is None
     assert [one.turn for one in over.waiting] == ["next"]
+
+
+def recovered(event: Event) -> EntryRecovered:
+    data = event.model_dump(mode="json")
+    return EntryRecovered(origin="9-9", type=event.kind, version=event.v, data=data, at=7, by=OWNER, parent="1-1")
+
+
+def test_what_is_recovered_is_counted_and_changes_nothing_else() -> None:
+    before = folded(SessionCreated(title="t"), said("one"), TurnStarted(turn="t", entry="1-2", parent=None))
+    for event, counted in (
+        (said("lost"), 1),
+        (answered(), 1),
+        (TurnEnded(turn="x", stop_reason="stop", usage=SPENT), 0),
+        (SessionRenamed(title="lost"), 0),
+        (SessionDeleted(), 0),
+    ):
+        after = step(before, record(9, recovered(event)))
+        assert after == replace(before, messages=before.messages + counted, updated_at=1009)
+
+
+def test_a_session_that_is_only_recovered_has_the_title_it_had() -> None:
+    assert folded(recovered(SessionCreated(title="t"))).title == "t"
+    untitled = folded(recovered(SessionCreated(title="")), recovered(said("go  on")))
+    assert (untitled.title, untitled.messages, untitled.exists, untitled.waiting) == ("go on", 1, True, ())

@@ -2,8 +2,9 @@ from typing import ClassVar
 
 import pytest
 
-from persistence.events import EVENTS, Event, Json, Unknown
-from persistence.upcast import KINDS, UPCASTS, Step, lift
+from persistence.events import EVENTS, OWNER, SYSTEM, EntryRecovered, Event, FileChanged, Json, Record, Unknown
+from persistence.upcast import KINDS, UPCASTS, Step, as_said, lift
+from tests.persistence.journals import prompt
 
 
 class Renamed(Event):
@@ -50,3 +51,31 @@ def test_an_unknown_kind_is_kept() -> None:
 def test_every_older_version_of_every_kind_has_its_step() -> None:
     assert {(event.kind, v) for event in EVENTS for v in range(1, event.v)} == set(UPCASTS)
     assert len(KINDS) == len(EVENTS)
+
+
+def test_a_file_of_an_older_release_is_no_link() -> None:
+    data: dict[str, Json] = {"root": "workspace", "path": "a", "sha256": "0" * 64, "bytes": 3, "executable": True}
+    assert lift("file_changed", 1, data) == FileChanged(
+        root="workspace", path="a", sha256="0" * 64, bytes=3, executable=True, link=None
+    )
+
+
+def recovered(kind: str, data: dict[str, Json]) -> Record:
+    event = EntryRecovered(origin="3-40", type=kind, version=1, data=data, at=5, by=OWNER, parent="4-7")
+    return Record(50, "id", 9, 4, 49, "s", SYSTEM, event.kind, event.v, event, "", b"")
+
+
+def test_a_recovered_record_is_what_it_was_in_its_new_place() -> None:
+    said = prompt("hi")
+    back = as_said(recovered(said.kind, said.model_dump(mode="json")))
+    assert back.event == said.model_copy(update={"parent": "4-7"})
+    assert (back.entry, back.time, back.by, back.type) == ("4-50", 5, OWNER, said.kind)
+
+
+def test_a_recovered_record_of_a_kind_that_nobody_knows_is_kept() -> None:
+    assert as_said(recovered("dreamed", {"of": "sheep"})).event == Unknown(data={"of": "sheep"})
+
+
+def test_any_other_record_is_itself() -> None:
+    record = recovered("dreamed", {})._replace(event=prompt("hi"))
+    assert as_said(record) is record
