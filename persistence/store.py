@@ -68,7 +68,10 @@ class Store(Protocol):
         """The object's bytes from `first` on, at most `count`. Raises NotFound."""
 
     def list(self, prefix: str, after: str = "") -> Iterator[Found]:
-        """What lies below a prefix, in order of the keys, those after `after` only. Fetched page by page."""
+        """What lies below a prefix, in order of the keys, those after `after` only. Fetched page by page.
+
+        What has a name that is no key, and is there all the same, is somebody else's and left out.
+        """
 
     def delete(self, key: str) -> None:
         """The object is gone afterwards, also where there was none."""
@@ -127,9 +130,14 @@ class Unconditional(Below):
 
 def checked_key(key: str) -> str:
     """The key, if it can name an object: no `..`, no empty word, no control character. Raises StoreRefused."""
-    if len(key) > KEY_MAX or not _KEY.fullmatch(key):
+    if not is_key(key):
         raise StoreRefused(f"{key[:80]!r} is no name of an object", hint="run finn verify --store")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether finn could have given this name."""
+    return len(key) <= KEY_MAX and bool(_KEY.fullmatch(key))
 
 
 def checked_prefix(prefix: str) -> str:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from persistence.errors import UsageError
 from persistence.store import Access, Store
-from persistence.stores import file, memory
+from persistence.stores import file, memory, s3
 
 Opener = Callable[[str, Access], Store]  #: from what follows `scheme://`; raises UsageError
 
 STORES: tuple[tuple[str, Opener], ...] = (
     ("file", file.opened),
     ("memory", memory.opened),
+    ("s3", s3.opened),
 )
 
 

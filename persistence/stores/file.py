@@ -23,7 +23,7 @@ from urllib.parse import unquote
 from persistence.clock import Clock, Entropy, SystemClock, system_entropy
 from persistence.disk import FULL, TEMPORARY, Disk, SystemDisk, read_range, write_all
 from persistence.errors import StoreError, StoreRefused, StoreUnreachable, UsageError
-from persistence.store import OBJECT_MAX, Access, Found, absent, checked_key, checked_prefix, taken, too_large
+from persistence.store import OBJECT_MAX, Access, Found, absent, checked_key, checked_prefix, is_key, taken, too_large
 
 ABANDONED_S = 24 * 3600.0  #: a temporary file this old belongs to nobody
 
@@ -204,7 +204,7 @@ def _walk(folder: int, path: str, prefix: str, after: str) -> Iterator[Found]:
                 yield from _inside(folder, entry.name, key, prefix, after)
         elif prefix.startswith(f"{key}/"):
             raise NotADirectoryError(errno.ENOTDIR, f"{key} is no folder")  # what it hides is not proven absent
-        elif key.startswith(prefix) and key > after and not entry.name.startswith(TEMPORARY):
+        elif key.startswith(prefix) and key > after and is_key(key):
             yield from _found(folder, entry.name, key)
 
 

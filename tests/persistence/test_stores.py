@@ -17,6 +17,8 @@ from persistence.store import Access, Below, Store, Unconditional
 from persistence.stores import STORES, open_store
 from persistence.stores.file import ABANDONED_S, FileStore
 from persistence.stores.memory import MemoryStore
+from persistence.stores.s3 import Bucket, S3Store
+from tests.s3_server import S3Server
 
 BAD_KEYS = (
     *("", "/", "/log", "log/", "log//1", "../log", "log/../../x", "log/..", ".", "..", ".hidden", "log/.finn-1"),
@@ -30,6 +32,12 @@ def _file(tmp_path: Path) -> str:
     return f"file://{root}"
 
 
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
 @pytest.fixture(params=[*(scheme for scheme, _ in STORES), "below"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     """Every store of the registry, empty; `below` is a part of one that holds other things besides."""
@@ -41,6 +49,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         whole.put("agents/mainly", b"a neighbour whose name begins the same")
         whole.put("zzz", b"another")
         opened = Below(whole, "agents/main")
+    elif request.param == "s3":
+        server: S3Server = request.getfixturevalue("s3_server")
+        opened = S3Store(Bucket(server.bucket(), "agents/main", server.access()), page=50)
     else:
         opened = open_store("memory://")
     yield opened
@@ -154,7 +165,7 @@ def test_a_listing_goes_on_after_a_key(store: Store, after: str, expected: list[
 
 
 def test_a_listing_is_complete_beyond_a_page(store: Store) -> None:
-    names = [f"chunk/{number:04d}" for number in range(1005)]
+    names = [f"chunk/{number:04d}" for number in range(151)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: store.put(name, b"x"), names))
     assert keys(store, "chunk/") == names
