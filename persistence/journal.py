@@ -2,9 +2,9 @@
 
     commit(event) ─▶ redact ─▶ WAL (one thread, fdatasync) ─▶ fold ─▶ subscribers, listeners ─▶ the caller
 
-Nobody sees an event before it is durable; what everybody then sees, they see in the order of the log. Records and
-moments reach a subscriber through one channel, so a delta said after a commit never overtakes its record. Bodies are
-read back with `read`, from sealed chunks and from the log's tail alike.
+Nobody sees an event before it is durable (at level store: before the store has it as well); what everybody then sees,
+they see in the order of the log. Records and moments reach a subscriber through one channel, so a delta said after a
+commit never overtakes its record. Bodies are read back with `read`, from sealed chunks and from the log's tail alike.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from persistence.codec import BLOB_BYTES, clean, offload
 from persistence.errors import FinnError, NotFound, StorageError
 from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Fold, Folded
+from persistence.level import Level
 from persistence.origin import Origin, Source
 from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.runs import Run, Runs
@@ -76,6 +77,7 @@ class Journal:
         self.epoch = max(origin.epoch, replayed.epoch)
         self.blobs = Blobs(means.disk, paths.blobs)
         self.held = replayed.held
+        self.confirmed = 0  #: the last seq that the store is known to have
         self.trouble = ""  #: why the last sealing or snapshot failed; it is tried again
         self._means = means
         self._folded = replayed.folded
@@ -85,6 +87,7 @@ class Journal:
         self._subscriptions: dict[str, list[Subscription]] = {}
         self._due = asyncio.Event()
         self._grown = asyncio.Event()
+        self._level: Level | None = None  # None at level local, unless it is fenced
         self._full: set[str] = set()
         self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
         self._dirty_records = 0
@@ -167,8 +170,10 @@ class Journal:
         """Makes an event durable, then part of the state, then visible. Returns its record.
 
         Raises StorageFull (nothing was recorded), StorageFailed (outcome unknown until the next start), StorageClosed,
-        TooLarge. No state changes where it raises.
+        TooLarge, Fenced. No state changes where it raises. At level store it waits for the store as well.
         """
+        if self._level is not None:
+            self._level.check()
         event, data = clean(event, stream, by, self._means.redactor)
         if len(data) > BLOB_BYTES:
             data = await asyncio.to_thread(offload, data, self.blobs)
@@ -182,6 +187,18 @@ class Journal:
 
     def _land(self, batch: list[Written], error: StorageError | None, failed: list[Pending]) -> None:
         self._grown.set()
+        if self._level is None:
+            self._see(batch)
+        else:
+            self._level.take(batch)
+            self._see(self._level.let_go(self.confirmed))
+        for pending in failed:
+            done = pending.token[0]
+            if not done.done():
+                done.set_exception(error or StorageError("the record was not written"))
+
+    def _see(self, batch: list[Written]) -> None:
+        """Folds records and shows them: the moment from which they are part of what is."""
         for written in batch:
             done, event, stream, by = written.token
             record = Record(
@@ -205,10 +222,6 @@ class Journal:
             if not done.done():
                 done.set_result(record)
         self._look_what_is_due(batch)
-        for pending in failed:
-            done = pending.token[0]
-            if not done.done():
-                done.set_exception(error or StorageError("the record was not written"))
 
     def _look_what_is_due(self, batch: list[Written]) -> None:
         self._dirty_records += len(batch)
@@ -224,6 +237,38 @@ class Journal:
             subscription.put(record)
         for listener in self._listeners:
             listener(record)
+
+    # ------------------------------------------------------------ levels
+
+    @property
+    def holding(self) -> bool:
+        """Whether a record is seen only once the store has it."""
+        return self._level is not None and not self._level.fenced
+
+    @property
+    def fenced(self) -> bool:
+        """Whether another writer has taken this log over, so that nothing is acknowledged here any more."""
+        return self._level is not None and self._level.fenced
+
+    def hold(self) -> None:
+        """Level store from now on: records are folded, shown and answered as far as they are confirmed."""
+        self._level = self._level or Level()
+
+    def confirm(self, seq: int) -> None:
+        """The store has everything up to that seq."""
+        self.confirmed = max(self.confirmed, seq)
+        if self._level is not None:
+            self._see(self._level.let_go(self.confirmed))
+
+    def fence(self, reason: str) -> None:
+        """Another writer has this log now: what is not yet seen, and all that is said from now on, raises Fenced."""
+        self._level = self._level or Level()
+        self._level.fence(reason)
+
+    def reign(self, epoch: int) -> None:
+        """Records carry this epoch from now on: it was claimed after the start."""
+        self.epoch = epoch
+        self._wal.reign(epoch)
 
     # ------------------------------------------------------------ listening and reading
 
@@ -442,4 +487,6 @@ class Journal:
         finally:
             await asyncio.to_thread(self._wal.close)
             await asyncio.sleep(0)
+            if self._level is not None:
+                self._level.close()
             self.origin.lock.release()

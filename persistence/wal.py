@@ -199,6 +199,10 @@ class Wal:
         with self._gate:
             return [one if one.last is not None else one._replace(bytes=self._end) for one in self._segments]
 
+    def reign(self, epoch: int) -> None:
+        """Records that are written from now on carry this epoch."""
+        self._epoch = epoch
+
     def drop(self, base: int) -> None:
         """Removes a finished segment, durably. Raises NotFound, Conflict for the last one, or StorageError."""
         path = self._dir / segment_name(base)
