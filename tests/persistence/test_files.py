@@ -1,6 +1,7 @@
 import asyncio
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,24 +10,29 @@ from typing import Any
 import pytest
 
 from persistence.disk import SystemDisk
-from persistence.events import AGENT, OWNER, FileChanged, Record
-from persistence.files import FILE_BYTES, FILES, Files, Kept
+from persistence.errors import StoreUnreachable
+from persistence.events import AGENT, OWNER, SYSTEM, FileChanged, Record
+from persistence.files import FILES, Files, Kept
 from persistence.journal import Journal
+from persistence.limits import Limits
 from persistence.redact import Redactor
 from tests.persistence.journals import logged, means, opened
 
 SECRET = "sk-0123456789abcdef"
+FILE_BYTES = 1 << 20
+LIMITS = Limits(file_bytes=FILE_BYTES, total_bytes=3 * FILE_BYTES, files=100)
 TEMPLATE = {"BEAUVOIR.md": b"# who", "memory/README.md": b"# what"}
 
 
 class Place:
     """The grimoires of an open journal."""
 
-    def __init__(self, journal: Journal, root: Path) -> None:
+    def __init__(self, journal: Journal, root: Path, limits: Limits = LIMITS) -> None:
         self.journal = journal
         self.root = root / "grimoires"
         self.root.mkdir(exist_ok=True)
-        self.files = Files(journal, SystemDisk(), Redactor({"KEY": SECRET}), "grimoires", self.root)
+        self.quarantine = root / "quarantine"
+        self.files = Files(journal, SystemDisk(), Redactor({"KEY": SECRET}), "grimoires", self.root, limits)
         self.seen: list[Record] = []
         journal.listen(self.seen.append)
 
@@ -40,6 +46,25 @@ class Place:
         await self.files.look(AGENT)
         return [(event.path, self.bytes_of(event.sha256)) for event in self.events()[before:]]
 
+    def kept(self) -> dict[str, bytes | str]:
+        """What the log says is there: bytes of files, texts of links."""
+        known = self.journal.whole(FILES).below("grimoires")
+        found = {name: kept.link or self.bytes_of(kept.sha256) for name, kept in known.items() if kept.there}
+        return {name: what for name, what in found.items() if what is not None}
+
+    def disk(self) -> dict[str, bytes | str]:
+        """What the disk has: bytes of files, texts of links."""
+        paths = [path for path in self.root.rglob("*") if path.is_symlink() or path.is_file()]
+        return {
+            str(path.relative_to(self.root)): str(path.readlink()) if path.is_symlink() else path.read_bytes()
+            for path in paths
+        }
+
+    def aside(self) -> dict[str, bytes]:
+        """What went to quarantine, by its path below the folder of that time."""
+        files = [path for path in self.quarantine.rglob("*") if path.is_file()]
+        return {"/".join(path.relative_to(self.quarantine).parts[1:]): path.read_bytes() for path in files}
+
     def events(self) -> list[FileChanged]:
         return [record.event for record in self.seen if isinstance(record.event, FileChanged)]
 
@@ -48,9 +73,9 @@ class Place:
 
 
 @asynccontextmanager
-async def place(root: Path) -> AsyncIterator[Place]:
+async def place(root: Path, limits: Limits = LIMITS) -> AsyncIterator[Place]:
     async with opened(root, FILES, with_means=means(secrets={"KEY": SECRET})) as journal:
-        yield Place(journal, root)
+        yield Place(journal, root, limits)
 
 
 async def test_a_template_fills_in_what_is_missing_and_overwrites_nothing(tmp_path: Path) -> None:
@@ -124,20 +149,101 @@ async def test_what_cannot_be_recorded_is_left_out_with_the_reason_and_stays_on_
         here.write("just", b"x" * FILE_BYTES)
         here.write("👩‍💻 é\n.md", b"fine")
         os.mkfifo(here.root / "pipe")
-        (here.root / "link").symlink_to("just")
+        (here.root / "out").symlink_to("../auth/token")
         (Path(os.fsdecode(os.fsencode(here.root) + b"/caf\xe9"))).write_bytes(b"latin")
-        assert [path for path, _ in await here.look()] == ["just", "👩‍💻 é\n.md"]
+        assert sorted(path for path, _ in await here.look()) == ["just", "👩‍💻 é\n.md"]
         assert here.files.left_out == {
             "secret": "holds a known secret",
-            "large": f"larger than {FILE_BYTES} bytes",
+            "large": "larger than 1 MB",
             "pipe": "no plain file",
-            "link": "no plain file",
+            "out": "a link that leads outside",
             "caf\\xe9": "its name is not UTF-8",
         }
+        assert here.files.troubles == here.files.left_out
         assert await here.look() == []
         assert SECRET.encode() in (here.root / "secret").read_bytes()
     assert not any(SECRET.encode() in record.line for record in logged(tmp_path))
     assert not any(SECRET.encode() in blob.read_bytes() for blob in (tmp_path / "blobs").glob("*/*"))
+
+
+async def test_a_link_that_stays_inside_is_kept_as_its_text(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.write("memory/a.md", b"a")
+        (here.root / "memory/b.md").symlink_to("../memory/./a.md")
+        (here.root / "here").symlink_to(".")
+        await here.look()
+        assert here.kept() == {"memory/a.md": b"a", "memory/b.md": "../memory/./a.md", "here": "."}
+        (here.root / "here").unlink()
+        (here.root / "here").symlink_to("memory")
+        await here.look()
+        assert here.kept()["here"] == "memory"
+        (here.root / "here").unlink()
+        assert await here.look() == [("here", None)]
+        assert await here.look() == []
+
+
+async def test_a_link_that_names_a_secret_is_left_out(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        (here.root / "link").symlink_to(SECRET)
+        assert await here.look() == []
+        assert here.files.left_out == {"link": "holds a known secret"}
+
+
+async def test_caches_and_dependencies_are_not_looked_into_and_nobody_is_troubled(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        for name in (".git/HEAD", "app/node_modules/a/index.js", "app/__pycache__/a.pyc", "app/src/main.py"):
+            here.write(name, b"x")
+        here.write("target/CACHEDIR.TAG", b"Signature: 8a477f597d28d172789f06886806bc55")
+        here.write("target/debug/app", b"x")
+        here.write("env/pyvenv.cfg", b"home = /usr")
+        here.write("env/bin/python", b"x")
+        here.write(".DS_Store", b"x")
+        assert [path for path, _ in await here.look()] == ["app/src/main.py"]
+        assert set(here.files.left_out) == {".git", "app/node_modules", "app/__pycache__", "target", "env"}
+        assert here.files.troubles == {}
+
+
+async def test_a_folder_that_becomes_a_cache_is_not_taken_for_deleted(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.write("build/out", b"x")
+        await here.look()
+        here.write("build/CACHEDIR.TAG", b"")
+        assert await here.look() == []
+        assert here.kept() == {"build/out": b"x"}
+
+
+async def test_what_does_not_fit_in_all_is_left_out_until_there_is_room(tmp_path: Path) -> None:
+    async with place(tmp_path, Limits(file_bytes=10, total_bytes=20, files=3)) as here:
+        for name in ("b", "c"):
+            here.write(name, b"0123456789")
+        await here.look()
+        here.write("a", b"1")
+        assert await here.look() == []  # what is kept already stays kept
+        assert here.files.left_out == {"a": "more than 20 bytes in all"}
+        (here.root / "b").unlink()
+        assert await here.look() == [("a", b"1"), ("b", None)]
+        for name in ("d", "e"):
+            here.write(name, b"")
+        assert await here.look() == [("d", b"")]
+        assert here.files.left_out == {"e": "more than 3 files"}
+
+
+async def test_a_file_that_outgrows_the_limit_keeps_what_was_recorded_before(tmp_path: Path) -> None:
+    async with place(tmp_path, Limits(file_bytes=10)) as here:
+        here.write("a", b"small")
+        await here.look()
+        here.write("a", b"far too large")
+        assert await here.look() == []
+        assert here.kept() == {"a": b"small"}
+        assert here.files.troubles == {"a": "larger than 10 bytes"}
+
+
+async def test_a_thousand_new_files_are_recorded_in_one_look(tmp_path: Path) -> None:
+    async with place(tmp_path, Limits()) as here:
+        for number in range(1000):
+            here.write(f"{number:04d}", b"%d" % number)
+        await here.look()
+        assert here.kept() == {f"{number:04d}": b"%d" % number for number in range(1000)}
 
 
 async def test_a_file_that_gets_a_secret_keeps_what_was_recorded_before(tmp_path: Path) -> None:
@@ -182,3 +288,156 @@ def refusing(folder: Path, scandir: Callable[[Path], Any]) -> Callable[[Path], A
         return scandir(path)
 
     return refused
+
+
+# ---------------------------------------------------------------- back from the log
+
+FIRST: dict[str, bytes | str] = {"NOTES.md": b"notes", "memory/a.md": b"a", "memory/run.sh": b"#!", "link": "memory"}
+
+
+@asynccontextmanager
+async def restored(root: Path, *gone: str) -> AsyncIterator[Place]:
+    """A log that knows FIRST and those of `gone` as deleted, on a disk without grimoires."""
+    async with place(root) as here:
+        for name, what in FIRST.items():
+            if isinstance(what, bytes):
+                here.write(name, what)
+        (here.root / "link").symlink_to("memory")
+        (here.root / "memory/run.sh").chmod(0o700)
+        for name in gone:
+            here.write(name, b"to be deleted")
+        await here.look()
+        for name in gone:
+            (here.root / name).unlink()
+        await here.look()
+    shutil.rmtree(here.root)
+    async with place(root) as here:
+        yield here
+
+
+async def test_after_a_restoration_the_files_are_what_the_log_says(tmp_path: Path) -> None:
+    async with restored(tmp_path, "old.md") as here:
+        await here.files.write_back()
+        assert here.disk() == FIRST
+        assert (here.root / "memory/run.sh").stat().st_mode & 0o777 == 0o700
+        assert (here.root / "NOTES.md").stat().st_mode & 0o777 == 0o600
+        assert here.files.owed == {}
+        assert await here.look() == []
+
+
+async def test_writing_back_twice_changes_nothing(tmp_path: Path) -> None:
+    async with restored(tmp_path) as here:
+        await here.files.write_back()
+        stamps = {path: path.lstat().st_mtime_ns for path in here.root.rglob("*")}
+        await here.files.write_back()
+        assert {path: path.lstat().st_mtime_ns for path in here.root.rglob("*")} == stamps
+        assert here.aside() == {}
+
+
+async def test_a_local_file_that_differs_goes_to_quarantine(tmp_path: Path) -> None:
+    async with restored(tmp_path) as here:
+        here.write("NOTES.md", b"what I wrote here")
+        here.write("link", b"no link")
+        await here.files.write_back()
+        assert here.disk() == FIRST
+        assert here.aside() == {"NOTES.md": b"what I wrote here", "link": b"no link"}
+
+
+async def test_a_local_file_that_the_log_knows_as_deleted_goes_to_quarantine(tmp_path: Path) -> None:
+    async with restored(tmp_path, "old.md") as here:
+        here.write("old.md", b"still here")
+        await here.files.write_back()
+        assert here.disk() == FIRST
+        assert here.aside() == {"old.md": b"still here"}
+
+
+async def test_a_local_file_that_the_log_never_knew_stays_and_becomes_a_record(tmp_path: Path) -> None:
+    async with restored(tmp_path) as here:
+        here.write("new.md", b"new")
+        await here.files.write_back()
+        assert here.disk() == {**FIRST, "new.md": b"new"}
+        assert await here.look() == [("new.md", b"new")]
+
+
+async def test_a_file_where_a_folder_belongs_and_the_other_way_round_go_to_quarantine(tmp_path: Path) -> None:
+    async with restored(tmp_path) as here:
+        here.write("memory", b"a file")
+        here.write("NOTES.md/inner", b"a folder")
+        await here.files.write_back()
+        assert here.disk() == FIRST
+        assert here.aside() == {"memory": b"a file", "NOTES.md/inner": b"a folder"}
+
+
+@pytest.mark.parametrize("gone", ["memory", "NOTES.md/inner"])
+async def test_a_deleted_name_that_belongs_to_other_files_now_harms_none_of_them(tmp_path: Path, gone: str) -> None:
+    async with place(tmp_path) as here:
+        here.write(gone, b"first a file")
+        await here.look()
+        (here.root / gone).unlink()
+        shutil.rmtree(here.root)
+        here.root.mkdir()
+        await here.look()
+        for name in ("memory/a.md", "NOTES.md"):
+            here.write(name, b"then others")
+        await here.look()
+        await here.files.write_back()
+        assert here.aside() == {}
+        shutil.rmtree(here.root)
+        await here.files.write_back()
+        assert here.disk() == {"memory/a.md": b"then others", "NOTES.md": b"then others"}
+
+
+async def test_a_link_in_the_place_of_a_folder_is_not_written_through(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    async with restored(tmp_path) as here:
+        (here.root / "memory").symlink_to(outside)
+        await here.files.write_back()
+        assert here.disk() == FIRST
+        assert list(outside.iterdir()) == []
+
+
+async def test_a_file_whose_bytes_cannot_be_had_is_owed_and_not_taken_for_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with restored(tmp_path) as here:
+        here.write("memory/a.md", b"mine")
+        with monkeypatch.context() as patched:
+            patched.setattr(here.journal, "blob", unreachable)
+            await here.files.write_back()
+            assert await here.look() == []
+            assert set(here.files.owed) == {"NOTES.md", "memory/a.md", "memory/run.sh"}
+            assert here.files.troubles["NOTES.md"] == "the store does not answer"
+            assert here.disk() == {"link": "memory"}
+            assert here.aside() == {"memory/a.md": b"mine"}
+            here.write("NOTES.md", b"newer")  # than the restoration, and so what counts
+            assert await here.look() == [("NOTES.md", b"newer")]
+        assert await here.look() == []
+        assert here.disk() == {**FIRST, "NOTES.md": b"newer"}
+        assert here.files.owed == {}
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "/etc/cron.d/x", "memory/../../outside", "a//b", "./a", "", "..", "a\0b", "x" * 300]
+)
+async def test_a_name_that_leads_elsewhere_is_not_followed(tmp_path: Path, name: str) -> None:
+    async with place(tmp_path) as here:
+        sha = here.journal.blobs.put(b"evil")
+        await here.journal.commit(FileChanged(root="grimoires", path=name, sha256=sha, bytes=4), by=SYSTEM)
+        before = sorted(tmp_path.rglob("*"))
+        await here.files.write_back()
+        assert sorted(tmp_path.rglob("*")) == before
+        assert here.files.owed == {}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../auth/token", "memory/../../auth", ""])
+async def test_a_link_that_leads_elsewhere_is_not_made(tmp_path: Path, target: str) -> None:
+    async with place(tmp_path) as here:
+        event = FileChanged(root="grimoires", path="link", sha256=None, bytes=0, link=target)
+        await here.journal.commit(event, by=SYSTEM)
+        await here.files.write_back()
+        assert here.disk() == {}
+
+
+def unreachable(_: str) -> bytes:
+    raise StoreUnreachable("the store does not answer")
