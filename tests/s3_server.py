@@ -9,6 +9,7 @@ As a process: `python -m tests.s3_server --port 0 [--bucket NAME]` prints `PORT`
 """
 
 import argparse
+import io
 import itertools
 import logging
 import threading
@@ -87,6 +88,12 @@ class S3Server:
             environ.pop("HTTP_IF_NONE_MATCH", None)
         if environ["REQUEST_METHOD"] != "PUT":
             return self._moto()(environ, start_response)
+        size = int(environ.get("CONTENT_LENGTH") or 0)
+        body = environ["wsgi.input"].read(size)
+        if len(body) < size:
+            start_response("400 Bad Request", [("Content-Length", "0"), ("Connection", "close")])
+            return []  # the client left: half an object is none, and nobody waits for the rest of it
+        environ["wsgi.input"] = io.BytesIO(body)
         with self._one_put:
             return self._moto()(environ, start_response)
 

@@ -201,7 +201,7 @@ class S3Store:
 
     def _answered(self, error: Any, key: str, missing: bool) -> FinnError:
         """The error for an answer that is none of success."""
-        status, code = _status(error), _code(error)
+        status, code = _status(error), _code(error, self._bucket.access.key_id)
         if status == 412:
             return taken(key, self.url)
         if status == 404 and code == "NoSuchKey" and missing:
@@ -257,9 +257,11 @@ def _status(error: Any) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _code(error: Any) -> str:
+def _code(error: Any, key_id: str) -> str:
+    """The error's name, unless the server made it of what it was sent."""
     code = str(error.response.get("Error", {}).get("Code", ""))
-    return code if _CODE.fullmatch(code) else "without a code"
+    plain = _CODE.fullmatch(code) and not (key_id and key_id in code)
+    return code if plain else "without a code"
 
 
 def _kept_other_bytes(answer: dict[str, Any], digest: str) -> bool:
