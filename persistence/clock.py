@@ -20,13 +20,16 @@ _LAST_TWO = ["".join(two) for two in itertools.product("0123456789ABCDEFGHJKMNPQ
 
 
 class Clock(Protocol):
-    """Wall time for people, monotonic time for deadlines, and waiting."""
+    """Wall time for people, monotonic time for deadlines, boot time for what others do meanwhile, and waiting."""
 
     def now(self) -> float:
         """Seconds since 1970, which may jump."""
 
     def monotonic(self) -> float:
         """Seconds since some moment, which never go back."""
+
+    def boottime(self) -> float:
+        """As monotonic, but it also goes on while the machine sleeps."""
 
     async def sleep(self, seconds: float) -> None:
         """Returns when so many seconds have passed."""
@@ -40,6 +43,9 @@ class SystemClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def boottime(self) -> float:
+        return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))  # Linux has the first
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -55,6 +61,9 @@ class FakeClock:
         return self.time
 
     def monotonic(self) -> float:
+        return self.time
+
+    def boottime(self) -> float:
         return self.time
 
     async def sleep(self, seconds: float) -> None:

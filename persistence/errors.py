@@ -9,6 +9,7 @@ FinnError
 │   ├── StorageFailed     an I/O error; whether the bytes are there is unknown
 │   └── StorageClosed     the log is closed, or was closed while the caller waited
 ├── Damaged               bytes that are not what was written
+├── Newer                 sound bytes that only a later release can read
 ├── TooLarge              a record or a request above its limit
 ├── NotFound              no such session, message, file or command
 ├── Conflict              the state does not allow this now
@@ -21,6 +22,10 @@ FinnError
 ├── StoreError            the object store did not take or give what was asked
 │   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
 │   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+├── ArchiveError          git could not do what the archive needs
+│   ├── ArchiveUnreachable  the remote gives no answer: nothing is known of what it holds
+│   ├── ArchiveRefused    the remote answered that it will not: a wrong password, no right, a rule of its own
+│   └── GitMissing        there is no git on this machine
 └── ModelError            the model did not give an answer that can be used
     ├── ModelStalled      no byte for the idle limit
     ├── ModelCut          the stream ended before the answer did
@@ -95,6 +100,10 @@ class Damaged(FinnError):
     code = "damaged"
 
 
+class Newer(FinnError):
+    """A later release wrote this. Nothing is built on it here, and nothing of it is overwritten."""
+
+
 class TooLarge(FinnError):
     """More bytes than the limit that is named in the message."""
 
@@ -165,6 +174,28 @@ class StoreUnreachable(StoreError):
 
 class StoreRefused(StoreError):
     """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
+
+    retryable = False
+
+
+class ArchiveError(FinnError):
+    """The git tier could not be used. What it keeps is in the log as well."""
+
+    retryable = True
+
+
+class ArchiveUnreachable(ArchiveError):
+    """No answer, or none in time. That is not the same as a remote without an archive."""
+
+
+class ArchiveRefused(ArchiveError):
+    """The remote will refuse the same again until a person mends it: credentials, rights, a rule of its own."""
+
+    retryable = False
+
+
+class GitMissing(ArchiveError):
+    """The archive is made with the git command, and it is not installed."""
 
     retryable = False
 

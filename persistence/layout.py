@@ -11,21 +11,37 @@
 
     m ─▶ m+1 ─▶ …   epoch goes up with every claim      n ─▶ n+1 ─▶ …   every object names the one before by its hash
 
-Only `log/` and `manifest/` are written by create-if-absent; whoever writes n+1 proves that nobody else did.
+Only `log/` and `manifest/` are written by create-if-absent; whoever writes n+1 proves that nobody else did. m and n
+begin at 1. A header and a manifest are canonical JSON with the hash of themselves inside, so every byte is vouched for;
+what does not say exactly what its name and its kind ask for is Damaged, and what a later release wrote is Newer.
 """
 
 import json
-from collections.abc import Mapping
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
-from persistence.errors import Damaged
+from persistence.errors import Damaged, Newer
+from persistence.events import Json
 from persistence.snapshot import canonical
 
-NOTHING = "0" * 64  #: the hash before the first object, and before the first manifest
+Shape = TypeVar("Shape")
+
+FORMAT = 1  #: of headers and manifests; what has a higher one is left to the release that wrote it
+NOTHING = "0" * 64  #: the hash before the first object, and before the first manifest; the log's digest before seq 1
 HINT = "manifest/HINT"
 KNOCK = "knock"
+COLLECTED = b"collected\n"  #: put in the place of manifest 1 when it goes, so that nobody can begin here again
+PROVE = "run finn verify --store"
+LARGEST = 1 << 53  #: of every number: whole in the JSON of any reader
+
+_HASHES = {
+    *("sha256", "previous", "chain", "chain_in", "chain_out", "bytes_sha256", "self_sha256"),
+    *("log_previous", "log_chain"),
+}
+_HASH = re.compile(r"[0-9a-f]{64}")
+_WRITER = re.compile(r"[0-9A-Za-z_-]{1,64}")  # it is part of a key
 
 
 def log_key(n: int) -> str:
@@ -74,7 +90,9 @@ class Header:
     chain_out: str
     nonce: str
     answers: str = ""
+    v: int = FORMAT
     bytes_sha256: str = ""
+    self_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +105,9 @@ class LogObject:
 
 
 def encode_object(header: Header, body: bytes) -> LogObject:
-    """The object with the hash of its body in its header. Its bytes are `bytes_of` it."""
+    """The object with the hashes of its body and of itself in its header. Its bytes are `bytes_of` it."""
     header = replace(header, bytes_sha256=sha256(body).hexdigest())
+    header = replace(header, self_sha256=_hash(asdict(header)))
     return LogObject(header, body, sha256(_object(header, body)).hexdigest())
 
 
@@ -98,11 +117,11 @@ def bytes_of(one: LogObject) -> bytes:
 
 
 def decode_object(data: bytes, key: str) -> LogObject:
-    """The log object in these bytes. Raises Damaged."""
+    """The log object in these bytes. Raises Damaged, Newer."""
     line, found, body = data.partition(b"\n")
     header = _read(Header, line, key)
-    if not found or sha256(body).hexdigest() != header.bytes_sha256 or _object(header, body) != data:
-        raise Damaged(f"{key} does not hold what its header says", hint="run finn verify --store")
+    if not found or sha256(body).hexdigest() != header.bytes_sha256 or header.first > header.last + 1:
+        raise Damaged(f"{key} does not hold what its header says", hint=PROVE)
     return LogObject(header, body, sha256(data).hexdigest())
 
 
@@ -138,9 +157,11 @@ class Snap:
 class Manifest:
     """What the replica consists of. `segs` begin at the snapshot's floor; what comes after them is in log/`log_from`…
 
-    `previous` is the `self_sha256` of manifest m-1. `released`: the writer stopped cleanly, its successor need not
-    wait. `conditional` False: the store ignores conditions, nothing here is fenced. `archived` is the commit of the
-    git tier that its writer made last. Log objects below `gc_boundary` may be gone.
+    Where that begins is said, not inferred: `log_previous` is the hash of object log_from - 1, `log_seq` and
+    `log_chain` the last seq before object log_from and the log's digest there. `previous` is the `self_sha256` of
+    manifest m-1. `released`: the writer stopped cleanly, its successor need not wait. `conditional` False: the store
+    ignores conditions, nothing here is fenced. `archived` is the commit of the git tier that its writer made last. Log
+    objects below `gc_boundary` may be gone.
     """
 
     m: int
@@ -152,46 +173,109 @@ class Manifest:
     snap: Snap | None
     segs: tuple[Seg, ...]
     log_from: int
+    log_previous: str
+    log_seq: int
+    log_chain: str
     gc_boundary: int
     released: bool = False
     conditional: bool = True
     archived: str = ""
+    v: int = FORMAT
     self_sha256: str = ""
+
+    @property
+    def begins(self) -> int:
+        """The first seq that the replica holds, apart from what its snapshot sums up."""
+        return self.segs[0].first if self.segs else self.log_seq + 1
+
+    @property
+    def complete(self) -> bool:
+        """Whether a state can be made of it: a log that begins later than at 1 needs the snapshot before that."""
+        return self.begins == 1 or self.snap is not None
 
 
 def encode_manifest(manifest: Manifest) -> tuple[Manifest, bytes]:
     """The manifest with its own hash, and its bytes."""
-    body = asdict(replace(manifest, self_sha256=""))
-    sealed = replace(manifest, self_sha256=sha256(canonical(body)).hexdigest())
+    sealed = replace(manifest, self_sha256=_hash(asdict(manifest)))
     return sealed, canonical(asdict(sealed))
 
 
 def decode_manifest(data: bytes, key: str) -> Manifest:
-    """The manifest in these bytes. Raises Damaged."""
-    manifest: Manifest = _read(Manifest, data, key)
-    try:
-        manifest = replace(
-            manifest,
-            snap=Snap(**manifest.snap) if isinstance(manifest.snap, Mapping) else None,
-            segs=tuple(Seg(**seg) for seg in manifest.segs if isinstance(seg, Mapping)),
-        )
-    except TypeError as error:
-        raise Damaged(f"{key} is no manifest: {error}", hint="run finn verify --store") from error
-    if encode_manifest(manifest) != (manifest, data):
-        raise Damaged(f"{key} does not have the hash it names", hint="run finn verify --store")
+    """The manifest in these bytes. Raises Damaged, Newer."""
+    manifest = _read(Manifest, data, key)
+    named = {seg.key: seg_key(seg.first, seg.sha256) for seg in manifest.segs}
+    if manifest.snap:
+        named[manifest.snap.key] = snap_key(manifest.snap.seq, manifest.snap.sha256)
+    strays = [name for name, expected in named.items() if name != expected]
+    if strays:
+        raise Damaged(f"{key} names {strays[0]!r}, which is no name of what it should be", hint=PROVE)
     return manifest
 
 
-def _read(shape: type[Any], data: bytes, key: str) -> Any:
-    """A flat dataclass from a JSON object with exactly its fields and kinds of values."""
+def encode_hint(m: int, n: int) -> bytes:
+    return canonical({"m": m, "n": n})
+
+
+def decode_hint(data: bytes) -> tuple[int, int]:
+    """The manifest and the log object to begin with; zeros where the hint says nothing."""
     try:
         body = json.loads(data)
-        names = {field.name for field in fields(shape)}
-        if not isinstance(body, dict) or set(body) != names:
-            raise ValueError("its fields are not those of this program's version")
-        whole = {name for name, value in body.items() if type(value) is int and value < 0}
-        if whole:
-            raise ValueError(f"{', '.join(sorted(whole))} below zero")
-        return shape(**body)
+        return _field("m", int, body["m"]), _field("n", int, body["n"])
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return 0, 0
+
+
+def encode_knock(nonce: str) -> bytes:
+    return canonical({"nonce": nonce})
+
+
+def decode_knock(data: bytes) -> str:
+    """The nonce to answer with; empty where nobody asks in words that can be read."""
+    try:
+        nonce = json.loads(data)["nonce"]
+    except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+        return ""
+    return nonce if isinstance(nonce, str) and _WRITER.fullmatch(nonce) else ""
+
+
+def _hash(body: dict[str, Json]) -> str:
+    """The hash that a header or a manifest has inside: of itself with that field empty."""
+    return sha256(canonical({**body, "self_sha256": ""})).hexdigest()
+
+
+def _read(shape: type[Shape], data: bytes, key: str) -> Shape:
+    """A dataclass from its canonical JSON. Every release proves the hash the same way before it looks at anything."""
+    try:
+        body = json.loads(data)
+        if not isinstance(body, dict) or canonical(body) != data or body.get("self_sha256") != _hash(body):
+            raise ValueError("it does not have the hash it names")
+        if type(body.get("v")) is int and body["v"] > FORMAT:
+            raise Newer(f"{key} was written by a newer finn", hint="start the release that wrote it, or a later one")
+        return _shaped(shape, body)
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{key} cannot be read: {error}", hint="run finn verify --store") from error
+        raise Damaged(f"{key} cannot be read: {error}", hint=PROVE) from error
+
+
+def _shaped(shape: type[Shape], body: Json) -> Shape:
+    """A dataclass of exactly these fields, each of its kind. Raises ValueError."""
+    kinds = {field.name: field.type for field in fields(shape)}  # type: ignore[arg-type]  # it is a dataclass
+    if not isinstance(body, dict) or set(body) != set(kinds):
+        raise ValueError(f"its fields are not those of a {shape.__name__}")
+    return shape(**{name: _field(name, kinds[name], value) for name, value in body.items()})
+
+
+def _field(name: str, kind: Any, value: Json) -> Any:
+    if kind == tuple[Seg, ...] and isinstance(value, list):
+        return tuple(_shaped(Seg, one) for one in value)
+    if kind == Snap | None:
+        return None if value is None else _shaped(Snap, value)
+    right = type(value) is kind
+    if kind is int:
+        right = right and 0 <= value < LARGEST
+    if name in _HASHES:
+        right = right and _HASH.fullmatch(value) is not None
+    if name == "writer":
+        right = right and _WRITER.fullmatch(value) is not None
+    if not right:
+        raise ValueError(f"its {name} is none")
+    return value

@@ -1,0 +1,340 @@
+"""The log on its way to the store, by the one writer that claimed it.
+
+    frames(confirmed, …) ─▶ blobs that they name, each once ─▶ log/n+1, created ─▶ confirmed
+                                                                 │ no answer: the same bytes again, until there is one
+                                                                 └ another's: its epoch is higher: Fenced, for good
+
+    publish ─▶ manifest m+1, created ─▶ HINT       check ─▶ is there a log/n+1 that is not ours? does a standby knock?
+
+Whoever holds this calls it from one thread at a time; the facts may be read from any. What raises StoreError is called
+again later and goes on where it was. After Fenced nothing here will ever be confirmed again.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, NamedTuple, Protocol
+
+from persistence.claim import Claimed, above, nonce, overtaken, settle
+from persistence.clock import Clock, Entropy
+from persistence.errors import Damaged, Fenced, NotFound, StoreError, StoreRefused
+from persistence.layout import (
+    HINT,
+    KNOCK,
+    PROVE,
+    Header,
+    LogObject,
+    Manifest,
+    blob_key,
+    bytes_of,
+    decode_knock,
+    decode_object,
+    encode_hint,
+    encode_manifest,
+    encode_object,
+    log_key,
+    manifest_key,
+)
+from persistence.remote import FRESH_S, Tip, look
+from persistence.store import Store
+
+PROBLEMS = 20  #: sentences that are kept
+OBJECT_BYTES = 4 << 20  #: of frames in one log object, but for a single record that is larger
+
+
+class Run(NamedTuple):
+    """Whole frames of the log, one after the other, and the names of the blobs that their records point at."""
+
+    first: int
+    last: int
+    chain_in: str
+    chain_out: str
+    body: bytes
+    blobs: tuple[str, ...]
+
+
+class Frames(Protocol):
+    """The local log as the replica reads it. Safe to call from its thread."""
+
+    @property
+    def durable(self) -> int:
+        """The last seq that is durable here."""
+
+    def frames(self, after: int, limit: int) -> Run:
+        """The records after a seq, about `limit` bytes of them and at least one. Raises StorageError."""
+
+    def blob(self, sha: str) -> bytes:
+        """Raises NotFound, Damaged, StorageError."""
+
+    def chunk(self, sha: str) -> bytes:
+        """Raises NotFound, Damaged, StorageError."""
+
+
+class Laid(NamedTuple):
+    """A log object that lies in the store, without its frames. `bytes` is the size of those."""
+
+    header: Header
+    bytes: int
+    sha256: str
+
+
+class Replica:
+    """What this process has in the store. Made from a claim, whose past it continues."""
+
+    def __init__(
+        self, store: Store, claimed: Claimed, source: Frames, *, release: str, clock: Clock, entropy: Entropy
+    ) -> None:
+        tip = claimed.tip
+        self.store = store
+        self.source = source
+        self.writer = claimed.writer
+        self.epoch = claimed.epoch
+        self.release_name = release
+        self.manifest = claimed.manifest
+        self.confirmed, self.chain = tip.seq, tip.chain
+        self.n, self.previous = tip.n, tip.previous
+        self.tail = tuple(Laid(one.header, len(one.body), one.sha256) for one in tip.tail)
+        self.confirmed_at: float | None = None  #: wall time of the last confirmation
+        self.known: set[str] = set()  #: keys of blobs and chunks that this life knows to be in the store
+        self.problems: tuple[str, ...] = ()
+        self._clock = clock
+        self._entropy = entropy
+        self._proven = tip.at  # boot time at which the store last showed that nobody came after
+        self._flying: LogObject | None = None  # log/n+1, sent, without an answer
+        self._drafted: Manifest | None = None  # manifest m+1, likewise
+        self._m = tip.m  # the highest number of a manifest, above its own only where that cannot be read
+        self._answered = {one.header.answers for one in tip.tail}
+        self._fenced: Fenced | None = None
+        self._asks = False  # whether the next check looks for a knock
+
+    # ------------------------------------------------------------ facts
+
+    @property
+    def tail_objects(self) -> int:
+        """How many log objects no seg holds yet."""
+        return len(self.tail)
+
+    @property
+    def tail_bytes(self) -> int:
+        """The size of their frames."""
+        return sum(one.bytes for one in self.tail)
+
+    @property
+    def behind(self) -> int:
+        """How many records are durable here and not confirmed there."""
+        return max(0, self.source.durable - self.confirmed)
+
+    def nonce(self) -> str:
+        """A new mark for an own object."""
+        return nonce(self._entropy)
+
+    # ------------------------------------------------------------ records
+
+    def flush(self) -> int:
+        """Brings everything that is durable here to the store. Returns the last seq that is confirmed then.
+
+        Raises StoreError, StorageError (try again later), Fenced.
+        """
+        self.settle()
+        while self.source.durable > self.confirmed:
+            self._send(self._drawn())
+        return self.confirmed
+
+    def settle(self) -> None:
+        """Asks again, with the same bytes, for what was sent and not answered. Raises StoreError, Fenced."""
+        if self._fenced:
+            raise self._fenced
+        if self._flying:
+            self._send(self._flying)
+        if self._drafted:
+            self._create(self._drafted)
+
+    def _drawn(self) -> LogObject:
+        """The next log object, when the blobs that it names are up."""
+        run = self.source.frames(self.confirmed, OBJECT_BYTES)
+        if run.first <= self.confirmed or (run.first == self.confirmed + 1 and run.chain_in != self.chain):
+            raise Damaged(f"record {run.first} here does not follow record {self.confirmed} in the store", hint=PROVE)
+        for sha in run.blobs:
+            self.upload(blob_key(sha), lambda sha=sha: self.source.blob(sha))  # type: ignore[misc]  # the loop's own
+        return self._object(run.first, run.last, run.chain_in, run.chain_out, run.body)
+
+    def upload(self, key: str, read: Callable[[], bytes]) -> None:
+        """Puts bytes that are named by their hash, unless this life knows that they are there.
+
+        What is lost here must not hold up what is not: it becomes a sentence in `problems`. Raises StoreError.
+        """
+        if key in self.known:
+            return
+        try:
+            data = read()
+        except (NotFound, Damaged) as error:
+            self._note(f"{key} cannot be brought to the store: {error.message}")
+            return
+        self.store.put(key, data)
+        self.known.add(key)
+
+    def _object(
+        self, first: int, last: int, chain_in: str, chain_out: str, body: bytes = b"", answers: str = ""
+    ) -> LogObject:
+        return encode_object(
+            Header(
+                n=self.n + 1,
+                epoch=self.epoch,
+                writer=self.writer,
+                previous=self.previous,
+                first=first,
+                last=last,
+                chain_in=chain_in,
+                chain_out=chain_out,
+                nonce=self.nonce(),
+                answers=answers,
+            ),
+            body,
+        )
+
+    def _send(self, one: LogObject) -> None:
+        """Creates log/n+1. Until that is answered, nothing else is ever sent under its name."""
+        while True:
+            self._flying = one
+            sent = self._clock.boottime()
+            found = settle(self.store, log_key(one.header.n), bytes_of(one))
+            if found == bytes_of(one):
+                break
+            one = self._stepped_over(found, one)
+        self.trusted(sent)
+        self._flying = None
+        self.n, self.previous = one.header.n, one.sha256
+        self.confirmed, self.chain = one.header.last, one.header.chain_out
+        self.tail = (*self.tail, Laid(one.header, len(one.body), one.sha256))
+        self.confirmed_at = self._clock.now()
+
+    def _stepped_over(self, found: bytes, one: LogObject) -> LogObject:
+        """The object for the number after, where the bytes under its own belong to nobody who could be the writer.
+
+        Raises Fenced where they show that another is.
+        """
+        key = log_key(one.header.n)
+        self._newest(_header(found, key))
+        self._note(f"{key} holds what this writer did not write; it was stepped over")
+        self._flying = None
+        self.n, self.previous = one.header.n, sha256(found).hexdigest()
+        return encode_object(replace(one.header, n=self.n + 1, previous=self.previous), one.body)
+
+    # ------------------------------------------------------------ ownership
+
+    def prove(self) -> None:
+        """Asks the store whether another wrote after this one. Raises Fenced, StoreError."""
+        self.settle()
+        sent, key = self._clock.boottime(), log_key(self.n + 1)
+        try:
+            found = self.store.get(key)
+        except NotFound:
+            self.trusted(sent)
+        else:
+            self._newest(_header(found, key))
+
+    def check(self) -> None:
+        """The look of every minute: by turns for a successor and for a standby's knock, which is answered.
+
+        Raises Fenced, StoreError.
+        """
+        self._asks, asks = not self._asks, self._asks
+        if asks:
+            self._answer()
+        else:
+            self.prove()
+
+    def trusted(self, sent: float | None = None) -> None:
+        """An answer to what was `sent` at that boot time counts, because the last proof is fresh enough.
+
+        After an hour of silence the numbers after ours may have been written, collected, and be free again: then only
+        the newest manifest says who writes. Raises Fenced, StoreError.
+        """
+        now = self._clock.boottime()
+        self._proven = self._newest().at if now - self._proven > FRESH_S else now if sent is None else sent
+
+    def _answer(self) -> None:
+        self.settle()
+        try:
+            asked = decode_knock(self.store.get(KNOCK))
+        except NotFound:
+            return
+        if asked and asked not in self._answered:
+            self._send(self._object(self.confirmed + 1, self.confirmed, self.chain, self.chain, answers=asked))
+            self._answered.add(asked)
+
+    def _newest(self, header: Header | None = None) -> Tip:
+        """What the store holds now, where no manifest and no log object shows another writer. Raises Fenced."""
+        if header and above(header, self.manifest):
+            raise self._lose(log_key(header.n))
+        tip = look(self.store, clock=self._clock)
+        if tip is None:
+            raise StoreRefused(f"{self.store.url} was emptied under a running finn", hint="start it again")
+        mine = (tip.manifest.epoch, tip.manifest.writer) == (self.epoch, self.writer)
+        if tip.epoch > self.epoch or not mine:
+            raise self._lose(manifest_key(tip.manifest.m))
+        for one in tip.tail:
+            if above(one.header, self.manifest):
+                raise self._lose(log_key(one.header.n))
+        return tip
+
+    def _lose(self, key: str) -> Fenced:
+        self._fenced = overtaken(key)
+        return self._fenced
+
+    # ------------------------------------------------------------ manifests
+
+    def publish(self, **changes: Any) -> Manifest:
+        """Writes the next manifest: the last one with these changes. It is `manifest` when this returns.
+
+        Raises StoreError: it may come to be yet, and the next call here finds out first. Raises Fenced.
+        """
+        self.settle()
+        while True:
+            draft = replace(
+                self.manifest,
+                m=self._m + 1,
+                release=self.release_name,
+                nonce=self.nonce(),
+                previous=self.manifest.self_sha256,
+                **changes,
+            )
+            if self._create(encode_manifest(draft)[0]):
+                return self.manifest
+
+    def release(self) -> None:
+        """Says that this writer stops: a successor need not wait. Raises StoreError, Fenced."""
+        self.publish(released=True)
+
+    def _create(self, draft: Manifest) -> bool:
+        """Creates manifest m+1. False where its number was taken by what is no claim: the next one is free then."""
+        self._drafted = draft
+        sent = self._clock.boottime()
+        data = encode_manifest(draft)[1]
+        mine = settle(self.store, manifest_key(draft.m), data) == data
+        if mine:
+            self.trusted(sent)
+            self._adopt(draft, draft.m)
+        else:
+            tip = self._newest()
+            self._adopt(tip.manifest, max(tip.m, draft.m))
+        self._drafted = None
+        with suppress(StoreError):  # advice: without it a look probes further
+            self.store.put(HINT, encode_hint(self.manifest.m, self.n))
+        return mine
+
+    def _adopt(self, manifest: Manifest, m: int) -> None:
+        self.manifest, self._m = manifest, m
+        self.tail = tuple(one for one in self.tail if one.header.n >= manifest.log_from)
+
+    def _note(self, problem: str) -> None:
+        self.problems = tuple(dict.fromkeys((*self.problems, problem)))[-PROBLEMS:]
+
+
+def _header(found: bytes, key: str) -> Header | None:
+    """The header of a log object, or None where the bytes are none."""
+    try:
+        return decode_object(found, key).header
+    except Damaged:
+        return None

@@ -1,0 +1,163 @@
+"""A log to replicate, writers of it, and stores that count, fail before or after they did it, or let others in between."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from persistence.claim import BEGINNING, Claimed, Start, claim
+from persistence.clock import FakeClock
+from persistence.errors import NotFound, StoreUnreachable
+from persistence.frame import encode
+from persistence.remote import Tip, look
+from persistence.replica import Replica, Run
+from persistence.store import Found, Store
+
+T = TypeVar("T")
+Told = Callable[[str, str], None]  #: is told of a call and its key
+
+
+class Records:
+    """A log in memory: real frames, chained. `blobs` are the bytes that records may name."""
+
+    def __init__(self, start: Start = BEGINNING) -> None:
+        self.start = start
+        self.blobs: dict[str, bytes] = {}
+        self.named: dict[int, tuple[str, ...]] = {}
+        self._frames: list[bytes] = []
+        self._chains = [start.chain]
+
+    @property
+    def durable(self) -> int:
+        return self.start.seq + len(self._frames)
+
+    def say(self, *texts: str, blobs: tuple[str, ...] = ()) -> None:
+        for text in texts:
+            line = b'{"seq":%d,"type":"note","data":{"text":"%b"}}' % (self.durable + 1, text.encode())
+            frame, digest = encode(line, bytes.fromhex(self._chains[-1]))
+            self._frames.append(frame)
+            self._chains.append(digest.hex())
+            self.named[self.durable] = blobs
+
+    def chain(self, seq: int) -> str:
+        return self._chains[seq - self.start.seq]
+
+    def span(self, first: int, last: int) -> bytes:
+        return b"".join(self._frames[first - self.start.seq - 1 : last - self.start.seq])
+
+    def frames(self, after: int, limit: int) -> Run:
+        last = after + 1
+        while last < self.durable and len(self.span(after + 1, last + 1)) <= limit:
+            last += 1
+        names = tuple(name for seq in range(after + 1, last + 1) for name in self.named[seq])
+        return Run(after + 1, last, self.chain(after), self.chain(last), self.span(after + 1, last), names)
+
+    def blob(self, sha: str) -> bytes:
+        if sha not in self.blobs:
+            raise NotFound(f"there is no blob {sha}")
+        return self.blobs[sha]
+
+    chunk = blob
+
+
+class Watched:
+    """A store that tells of every call: before it is made, and after it was done. Either may raise."""
+
+    def __init__(self, store: Store, before: Told = lambda call, key: None, after: Told = lambda call, key: None):
+        self.store = store
+        self.before = before
+        self.after = after
+        self.calls: list[tuple[str, str]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return self.store.url
+
+    def create(self, key: str, data: bytes) -> None:
+        self._told("create", key, partial(self.store.create, key, data))
+
+    def put(self, key: str, data: bytes) -> None:
+        self._told("put", key, partial(self.store.put, key, data))
+
+    def get(self, key: str, first: int = 0, count: int | None = None) -> bytes:
+        return self._told("get", key, partial(self.store.get, key, first, count))
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Found]:
+        yield from self._told("list", prefix, lambda: [*self.store.list(prefix, after)])
+
+    def delete(self, key: str) -> None:
+        self._told("delete", key, partial(self.store.delete, key))
+
+    def close(self) -> None:
+        self.store.close()
+
+    def _told(self, call: str, key: str, act: Callable[[], T]) -> T:
+        with self._lock:
+            self.calls.append((call, key))
+        self.before(call, key)
+        result = act()
+        self.after(call, key)
+        return result
+
+
+def lost(*keys: str, times: int = 1) -> Told:
+    """For `before` or `after`: no answer, the first so many times that each of these keys is written."""
+    left = [*keys] * times
+
+    def fail(call: str, key: str) -> None:
+        if key in left and call in ("create", "put"):
+            left.remove(key)
+            raise StoreUnreachable(f"{key}: no answer")
+
+    return fail
+
+
+class Writer:
+    """One instance of the program, as far as the store knows it."""
+
+    def __init__(self, store: Store, name: str, records: Records | None = None, seed: int = 0) -> None:
+        self.store = store
+        self.name = name
+        self.records = records or Records()
+        self.clock = FakeClock()
+        self._random = random.Random(f"{seed} {name}")
+
+    def look(self) -> Tip | None:
+        return look(self.store, clock=self.clock, hinted=True, threads=1)
+
+    def claim(self, tip: Tip | None = None, *, floor: int = 0, start: Start = BEGINNING) -> Claimed:
+        """Looks and claims, or claims after a look that was made before."""
+        return claim(
+            self.store,
+            tip or self.look(),
+            writer=self.name,
+            release="test",
+            entropy=self._random.randbytes,
+            clock=self.clock,
+            floor=floor,
+            start=start,
+        )
+
+    def replica(self, claimed: Claimed | None = None) -> Replica:
+        return Replica(
+            self.store,
+            claimed or self.claim(),
+            self.records,
+            release="test",
+            clock=self.clock,
+            entropy=self._random.randbytes,
+        )
+
+
+def seen(store: Store) -> Tip:
+    """What a look finds, where there is something."""
+    tip = look(store, clock=FakeClock(), threads=1)
+    assert tip is not None
+    return tip
+
+
+def told(tip: Tip) -> bytes:
+    """The frames of the tail."""
+    return b"".join(one.body for one in tip.tail)
