@@ -44,7 +44,9 @@ def test_no_set_of_links_that_stay_inside_leads_out_together(links: dict[str, st
         made = [name for name, target in links.items() if inside(name, target) and _made(root, name, target)]
         for name in made:
             for further in ("", "/a", "/b", "/c"):
-                assert Path(os.path.realpath(f"{root}/{name}{further}")).is_relative_to(root)
+                with suppress(OSError):  # it leads nowhere, or in a circle
+                    led = os.path.realpath(f"{root}/{name}{further}", strict=True)
+                    assert Path(led).is_relative_to(root)
 
 
 def _made(root: Path, name: str, target: str) -> bool:
