@@ -1,0 +1,58 @@
+"""Whether the archive that a remote holds is a part of this log's past, somebody else's, or of a later reign.
+
+theirs.epoch > mine             LATER     a younger writer has this agent
+our log has their record        PAST      what we have goes on from there
+it has another one there        FOREIGN   a history that parted from ours, or another agent's
+it no longer has that seq       PAST where their epoch reached so far in our history and a session is in both
+"""
+
+from collections.abc import Set
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from persistence.disk import Disk
+from persistence.scan import Good, Mark, scan, segments
+from persistence.streams import Reigns
+
+
+class Kin(Enum):
+    """What another's archive is to ours."""
+
+    PAST = "past"
+    FOREIGN = "foreign"
+    LATER = "later"
+
+
+class Place(NamedTuple):
+    """Where a history stands: its last record, and the sessions that it knows (their ids occur in no other log)."""
+
+    epoch: int
+    seq: int
+    chain: str
+    sessions: Set[str]
+
+
+def kin(mine: Place, reigns: Reigns, theirs: Place, chain: str | None) -> Kin:
+    """What they are to us; `chain` is the digest of our own record at their seq, None where that is not known."""
+    shared = bool(mine.sessions & theirs.sessions)
+    if theirs.epoch > mine.epoch:
+        return Kin.LATER if shared or not (mine.sessions and theirs.sessions) else Kin.FOREIGN
+    if chain is not None:
+        return Kin.PAST if chain == theirs.chain else Kin.FOREIGN
+    return Kin.PAST if shared and reigns.holds(theirs.epoch, theirs.seq, mine.seq) else Kin.FOREIGN
+
+
+def chain_at(disk: Disk, wal_dir: Path, seq: int) -> str | None:
+    """The digest of the record `seq` in hex, or None where the log does not have it. Raises OSError."""
+    bases = segments(disk, wal_dir)
+    # The header of a segment names the digest before it, also where the record itself is gone.
+    base = max((one for one in bases if one <= seq), default=seq + 1 if seq + 1 in bases else None)
+    if base is None:
+        return None
+    for found in scan(disk, wal_dir, base):
+        if isinstance(found, Good) and found.seq >= seq:
+            return found.checksum if found.seq == seq else None
+        if isinstance(found, Mark) and found.seq >= seq:
+            return found.chain.hex() if found.seq == seq else None
+    return None
