@@ -10,7 +10,7 @@ interrupted at the next start; what was waiting then runs, in order. Nothing is 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from agent.context import Entry, entry_of, load
@@ -76,14 +76,24 @@ class Outcome:
     reply: str
 
 
+Admit = Callable[[], Awaitable[None]]  #: awaited before a prompt is recorded; raises Fenced where another acts by now
+
+
+async def _nobody_to_ask() -> None:
+    """Where there is no store, nobody can have taken over."""
+
+
 class Turns:
     """Takes what is said and runs it. `serve` must be running."""
 
-    def __init__(self, journal: Journal, agent: Agent, identity: IdentityFiles, ids: Ids) -> None:
+    def __init__(
+        self, journal: Journal, agent: Agent, identity: IdentityFiles, ids: Ids, *, admit: Admit = _nobody_to_ask
+    ) -> None:
         self._journal = journal
         self._agent = agent
         self._identity = identity
         self._ids = ids
+        self._admit = admit
         self._running: dict[str, RunningTurn] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._arriving: dict[tuple[str, str], asyncio.Future[Accepted]] = {}
@@ -153,6 +163,7 @@ class Turns:
         event = UserMessage(turn=turn, parent=state.leaf if idle else None, text=text, request_id=request_id, mode=mode)
         arrival = self._arriving[session, request_id] = asyncio.get_running_loop().create_future()
         try:
+            await self._admit()
             record = await self._journal.commit(event, stream=session, by=by)
         finally:
             del self._arriving[session, request_id]
@@ -222,7 +233,11 @@ class Turns:
             running.stop("interrupted")
         if self._serving:
             await asyncio.wait(list(self._serving.values()))
-        self._drained = True
+        self.leave()
+
+    def leave(self) -> None:
+        """Tells whoever waits for a turn that finn stops before its end."""
+        self._draining = self._drained = True
         for subscription in self._awaited:
             subscription.close()
 
