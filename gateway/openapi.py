@@ -112,6 +112,13 @@ OPERATIONS: tuple[Operation, ...] = (
         query=("after", "epoch"),
     ),
     Operation("/api/sessions/{session}/export", "get", "read", "The session as a file", {200: None}, query=("format",)),
+    Operation(
+        "/api/storage",
+        "get",
+        "read",
+        "What is kept where: the tiers, the files and who has them, and what is left out",
+        {200: _object(seq="integer", epoch="integer", tiers="array", inventory="array", left_out="array")},
+    ),
     Operation("/openapi.json", "get", None, "This description", {200: None}),
 )
 

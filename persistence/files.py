@@ -108,7 +108,7 @@ class Files:
         self._journal = journal
         self._disk = disk
         self._redactor = redactor
-        self._name: Root = name
+        self.name: Root = name
         self._root = root
         self._folder = Folder(root)
         self._limits = limits
@@ -151,7 +151,7 @@ class Files:
             await self._bring(self._known(), again=False)
 
     def _known(self) -> dict[str, Kept]:
-        return self._journal.whole(FILES).below(self._name)
+        return self._journal.whole(FILES).below(self.name)
 
     # ------------------------------------------------------------ from the log to the disk
 
@@ -163,7 +163,7 @@ class Files:
                 replace(self._disk, target, data)
 
     async def _bring(self, files: Mapping[str, Kept], *, again: bool) -> None:
-        aside = self._journal.paths.quarantine / f"{self._name}-{self._journal.seq}"
+        aside = self._journal.paths.quarantine / f"{self.name}-{self._journal.seq}"
         owed: dict[str, str] = {}
 
         async def lane(waiting: Iterator[tuple[str, Kept]]) -> None:
@@ -236,7 +236,7 @@ class Files:
             as_known = (last.sha256, last.link, last.executable) if last else None
             if not one.left_out and (one.sha256, one.link, one.executable) != as_known:
                 yield FileChanged(
-                    root=self._name,
+                    root=self.name,
                     path=name,
                     sha256=one.sha256,
                     bytes=one.bytes,
@@ -248,7 +248,7 @@ class Files:
         closed = tuple(f"{name}/".removeprefix("./") for name, one in seen.items() if one.closed)
         for name in sorted(name for name, kept in known.items() if kept.there and name not in seen):
             if name not in self.owed and not name.startswith(closed):
-                yield FileChanged(root=self._name, path=name, sha256=None, bytes=0)
+                yield FileChanged(root=self.name, path=name, sha256=None, bytes=0)
 
     def _look_at(self, entry: Entry, why: str, known: Mapping[str, Kept]) -> Seen | None:
         """What the file is now, its bytes safe in a blob; read only when its stamp changed. None: it is gone again."""
