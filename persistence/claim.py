@@ -28,7 +28,7 @@ from persistence.layout import (
     log_key,
     manifest_key,
 )
-from persistence.remote import FRESH_S, Tip, follow, look
+from persistence.remote import AHEAD, FRESH_S, Tip, follow, look
 from persistence.store import Store
 
 ATTEMPTS = 100  #: claims that may come in between before this one gives up
@@ -76,6 +76,7 @@ def claim(
     floor: int = 0,
     start: Start = BEGINNING,
     conditional: bool = True,
+    threads: int = AHEAD,
 ) -> Claimed:
     """Takes the next epoch after what a look found and after `floor`, the highest that is known from elsewhere.
 
@@ -86,11 +87,11 @@ def claim(
     for _ in range(ATTEMPTS):
         manifest, data = encode_manifest(_next(tip, writer, release, nonce(entropy), floor, start, conditional))
         mine = settle(store, manifest_key(manifest.m), data) == data
-        claimed = _fence(store, _under(manifest, tip, looked), nonce(entropy)) if mine else None
+        claimed = _fence(store, _under(manifest, tip, looked), nonce(entropy), threads) if mine else None
         if claimed and clock.boottime() - looked <= FRESH_S:
             return _hinted(store, claimed)
         # Another was first; or the look is so old that these numbers were collected, and creating them proves nothing.
-        tip = look(store, None if mine else tip, clock=clock)
+        tip = look(store, None if mine else tip, clock=clock, threads=threads)
         if tip is None:
             raise StoreUnreachable(f"{store.url} has a manifest and shows none", hint="it is asked again")
         looked = tip.at
@@ -207,7 +208,7 @@ def _under(manifest: Manifest, tip: Tip | None, at: float) -> Tip:
     return replace(tip, manifest=manifest, m=manifest.m, epoch=manifest.epoch)
 
 
-def _fence(store: Store, tip: Tip, mark: str) -> Claimed:
+def _fence(store: Store, tip: Tip, mark: str, threads: int) -> Claimed:
     """The claim made good: an own object at the end of the log, and all before it read. Raises Fenced, StoreError."""
     manifest = tip.manifest
     while True:
@@ -216,7 +217,7 @@ def _fence(store: Store, tip: Tip, mark: str) -> Claimed:
         if settle(store, key, bytes_of(fence)) == bytes_of(fence):
             tip = replace(tip, tail=(*tip.tail, fence), n=fence.header.n, previous=fence.sha256)
             return Claimed(manifest, tip, manifest.epoch, manifest.writer)
-        tip = follow(store, tip)
+        tip = follow(store, tip, threads)
         for one in tip.tail:
             if one.header.n > known and above(one.header, manifest):
                 raise overtaken(log_key(one.header.n))

@@ -177,12 +177,13 @@ def _listed(store: Store) -> _Begin | None:
 
 def _first(store: Store) -> _Begin | None:
     """Manifest 1, which no listing is trusted about: its name is never free again once it was used."""
+    log = any(True for _ in store.list("log/"))  # before the manifest is read, which is written before any log
     manifest = _manifest(store, 1)
     if isinstance(manifest, Manifest):
         return _Begin(manifest, 1)
     if manifest is not None:
         raise StoreUnreachable(f"the listing of {store.url} does not show what is there", hint="it is asked again")
-    if any(True for _ in store.list("log/")):
+    if log:
         raise Damaged(f"{store.url} holds a log, but no manifest", hint=PROVE)
     return None
 
@@ -228,6 +229,8 @@ def _onward(store: Store, tip: Tip) -> Tip:
         manifest = _manifest(store, m)
         if manifest is None:
             return tip
+        if isinstance(manifest, Manifest) and manifest.epoch < tip.manifest.epoch:
+            manifest = f"{manifest_key(m)} is of epoch {manifest.epoch}, though {tip.manifest.epoch} had begun"
         if isinstance(manifest, str):
             tip = replace(tip, m=m, problems=(*tip.problems, manifest))
         else:

@@ -36,7 +36,7 @@ from persistence.layout import (
     log_key,
     manifest_key,
 )
-from persistence.remote import FRESH_S, Tip, look
+from persistence.remote import AHEAD, FRESH_S, Tip, look
 from persistence.store import Store
 
 PROBLEMS = 20  #: sentences that are kept
@@ -83,7 +83,15 @@ class Replica:
     """What this process has in the store. Made from a claim, whose past it continues."""
 
     def __init__(
-        self, store: Store, claimed: Claimed, source: Frames, *, release: str, clock: Clock, entropy: Entropy
+        self,
+        store: Store,
+        claimed: Claimed,
+        source: Frames,
+        *,
+        release: str,
+        clock: Clock,
+        entropy: Entropy,
+        threads: int = AHEAD,
     ) -> None:
         tip = claimed.tip
         self.store = store
@@ -100,6 +108,7 @@ class Replica:
         self.problems: tuple[str, ...] = ()
         self._clock = clock
         self._entropy = entropy
+        self._threads = threads
         self._proven = tip.at  # boot time at which the store last showed that nobody came after
         self._flying: LogObject | None = None  # log/n+1, sent, without an answer
         self._drafted: Manifest | None = None  # manifest m+1, likewise
@@ -268,7 +277,7 @@ class Replica:
         """What the store holds now, where no manifest and no log object shows another writer. Raises Fenced."""
         if header and above(header, self.manifest):
             raise self._lose(log_key(header.n))
-        tip = look(self.store, clock=self._clock)
+        tip = look(self.store, clock=self._clock, threads=self._threads)
         if tip is None:
             raise StoreRefused(f"{self.store.url} was emptied under a running finn", hint="start it again")
         mine = (tip.manifest.epoch, tip.manifest.writer) == (self.epoch, self.writer)

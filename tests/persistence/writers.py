@@ -1,4 +1,4 @@
-"""A log to replicate, writers of it, and stores that count, fail before or after they did it, or let others in between."""
+"""A log to replicate, writers of it, and stores that count, fail before or after they did it, or hold races."""
 
 import random
 import threading
@@ -102,13 +102,16 @@ class Watched:
         return result
 
 
-def lost(*keys: str, times: int = 1) -> Told:
-    """For `before` or `after`: no answer, the first so many times that each of these keys is written."""
-    left = [*keys] * times
+def lost(*keys: str, after: int = 0) -> Told:
+    """For `before` or `after`: no answer, the first time that each of these keys is written `after` so many times."""
+    left = dict.fromkeys(keys, after)
 
     def fail(call: str, key: str) -> None:
         if key in left and call in ("create", "put"):
-            left.remove(key)
+            left[key] -= 1
+            if left[key] >= 0:
+                return
+            del left[key]
             raise StoreUnreachable(f"{key}: no answer")
 
     return fail
@@ -138,6 +141,7 @@ class Writer:
             clock=self.clock,
             floor=floor,
             start=start,
+            threads=1,
         )
 
     def replica(self, claimed: Claimed | None = None) -> Replica:
@@ -148,7 +152,67 @@ class Writer:
             release="test",
             clock=self.clock,
             entropy=self._random.randbytes,
+            threads=1,
         )
+
+
+class Race:
+    """Programs that run at once, one store call at a time: a seed says whose turn it is and which answers are lost."""
+
+    def __init__(self, store: Store, seed: str, losses: float = 0.0) -> None:
+        self._store = store
+        self._random = random.Random(seed)
+        self._losses = losses
+        self._turns = threading.Condition()
+        self._waiting: set[int] = set()
+        self._running: set[int] = set()
+        self._next: int | None = None
+
+    def run(self, *programs: Callable[[Store], None]) -> None:
+        """Runs all to their end, and raises the first error of any."""
+        self._running = set(range(len(programs)))
+        errors: list[BaseException] = []
+        crew = [threading.Thread(target=self._run, args=(i, one, errors)) for i, one in enumerate(programs)]
+        for thread in crew:
+            thread.start()
+        while self._deal():
+            pass
+        for thread in crew:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _deal(self) -> bool:
+        """Lets one program make one call, when each of them waits to make one."""
+        with self._turns:
+            self._turns.wait_for(lambda: self._next is None and self._waiting == self._running)
+            if not self._running:
+                return False
+            self._next = self._random.choice(sorted(self._waiting))
+            self._turns.notify_all()
+            return True
+
+    def _run(self, index: int, program: Callable[[Store], None], errors: list[BaseException]) -> None:
+        def turn(call: str, key: str) -> None:
+            with self._turns:
+                self._waiting.add(index)
+                self._turns.notify_all()
+                self._turns.wait_for(lambda: self._next == index)
+                self._waiting.discard(index)
+                self._next = None
+            self._lose(call, key)
+
+        try:
+            program(Watched(self._store, turn, self._lose))
+        except BaseException as error:  # noqa: BLE001 - raised by `run`
+            errors.append(error)
+        with self._turns:
+            self._running.discard(index)
+            self._turns.notify_all()
+
+    def _lose(self, call: str, key: str) -> None:
+        if self._random.random() < self._losses:
+            raise StoreUnreachable(f"{call} {key}: no answer")
 
 
 def seen(store: Store) -> Tip:
