@@ -209,6 +209,9 @@ def decode_manifest(data: bytes, key: str) -> Manifest:
     strays = [name for name, expected in named.items() if name != expected]
     if strays:
         raise Damaged(f"{key} names {strays[0]!r}, which is no name of what it should be", hint=PROVE)
+    seqs = [*(seq for seg in manifest.segs for seq in (seg.first, seg.last)), manifest.log_seq + 1]
+    if any(seg.first > seg.last for seg in manifest.segs) or seqs != sorted(seqs):
+        raise Damaged(f"{key} has its segments in no order", hint=PROVE)
     return manifest
 
 
@@ -274,6 +277,8 @@ def _field(name: str, kind: Any, value: Json) -> Any:
         right = right and 0 <= value < LARGEST
     if name in _HASHES:
         right = right and _HASH.fullmatch(value) is not None
+    if name == "v":
+        right = right and value == FORMAT
     if name == "writer":
         right = right and _WRITER.fullmatch(value) is not None
     if not right:
