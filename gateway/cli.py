@@ -178,10 +178,17 @@ def _chat(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from gateway.console import status
+    from gateway.screen import screen
+    from persistence.clock import SystemClock
 
-    health = _client(args).get("/health", accept=(200, 503))
-    print(json.dumps(health) if args.json else status(health))
+    client = _client(args)
+    health = client.get("/health", accept=(200, 503))
+    answer = client.get("/api/storage", accept=(200, 404, 503))
+    storage = answer if "tiers" in answer else None  # it starts, waits behind a fence, or is of an earlier release
+    if args.json:
+        print(json.dumps({**health, "storage": storage}))
+    else:
+        print(screen(health, storage, SystemClock().now()))
     return 1 if health["status"] == "fail" else 0
 
 

@@ -1,4 +1,4 @@
-"""What the commands print: an answer as it comes, a conversation, a screen about health."""
+"""What the commands print: an answer as it comes, a conversation."""
 
 import json
 import sys
@@ -95,14 +95,3 @@ def pages(client: Client, session: str) -> Iterator[Json]:
         page = client.get(f"/api/sessions/{quote(session, safe='')}/messages?limit=1000&after={after}")
         yield from page["messages"]
         after = page["next"]
-
-
-def status(health: Json) -> str:
-    """The health as one screen."""
-    lines = [f"{health['status'].upper()}  {health['serviceId']} {health['releaseId']}, up {health['uptime']:.0f} s"]
-    for name, (check,) in health.get("checks", {}).items():
-        value = f"{check['observedValue']} {check.get('observedUnit', '')}".strip()
-        lines.append(f"  {check['status']:<4}  {name:<20} {value[:60]}")
-        if "output" in check:
-            lines.append(f"        {check['output']}")
-    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""`finn status`: how finn is and what is kept where, on one screen. Pure: answers in, text out.
+
+PASS  main 0.1.0, up 3 min
+  log     record 1042 of reign 3, from local
+  here    everything                          12.3 MB  /home/me/.finn
+  store   everything, 2 s ago                  3.1 MB  s3://bucket/finn/main
+  git     12 records behind for 34 min                 https://host/me/state.git
+  files   24 kept, 1.2 MB
+  pass    model:state          anthropic:…
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from persistence.events import Json
+from persistence.limits import CACHE, amount
+
+NAMES = {"local": "here", "store": "store", "git": "git"}
+TOLD = ("wal:lastSeq", "wal:bytes", "epoch", "recovery:source", "store:", "git:", "files:")  #: above, if all is well
+SHOWN = 8  #: files that are named; the rest is counted
+VALUE_CHARS = 60
+
+
+def screen(health: Json, storage: Json | None, now: float) -> str:
+    """The whole screen. `storage` None: finn is not open, and nobody can say."""
+    checks = {name: check for name, (check,) in health.get("checks", {}).items()}
+    parts = [_head(health), _log(checks)]
+    if storage is not None:
+        parts += [*_tiers(storage, now), *_files(storage)]
+    return "\n".join([*(part for part in parts if part), *_checks(checks)])
+
+
+def _head(health: Json) -> str:
+    release = f"{health['serviceId']} {health['releaseId']}"
+    return f"{health['status'].upper()}  {release}, up {span(health['uptime'])}"
+
+
+def _log(checks: Json) -> str:
+    seq, epoch, source = (checks.get(name, {}).get("observedValue") for name in ("wal:lastSeq", "epoch", TOLD[3]))
+    return f"  log     record {seq} of reign {epoch}, from {source}" if seq is not None else ""
+
+
+def _tiers(storage: Json, now: float) -> Iterator[str]:
+    for tier in storage["tiers"]:
+        size = amount(tier["bytes"]) if tier["bytes"] is not None else ""
+        yield f"  {NAMES[tier['name']]:<6}  {_having(tier, now):<34} {size:>9}  {tier['place']}".rstrip()
+        if tier["error"]:
+            yield f"            {tier['error']}"
+
+
+def _having(tier: Json, now: float) -> str:
+    """What a tier has, in words."""
+    behind = f"{tier['lag_seq']} {'record' if tier['lag_seq'] == 1 else 'records'} behind"
+    match tier["state"]:
+        case "failing":
+            since = f" for {span(now - _seconds(tier['since']))}" if tier["since"] else ""
+            return f"failing{since}" + (f", {behind}" if tier["lag_seq"] else "")
+        case "unknown":
+            return "has not answered yet"
+        case "behind":
+            return f"{behind} for {span(tier['lag_s'])}"
+    ago = f", {span(now - _seconds(tier['at']))} ago" if tier["at"] and tier["name"] != "local" else ""
+    return f"everything{ago}"
+
+
+def _files(storage: Json) -> Iterator[str]:
+    inventory = storage["inventory"]
+    left_out = [one for one in storage["left_out"] if one["why"] != CACHE]
+    only = f", {len(left_out)} on this disk only:" if left_out else ""
+    yield f"  files   {len(inventory)} kept, {amount(sum(one['bytes'] for one in inventory))}{only}"
+    for one in left_out[:SHOWN]:
+        yield f"            {one['path']}: {one['why']}"
+    if len(left_out) > SHOWN:
+        yield f"            and {len(left_out) - SHOWN} more"
+
+
+def _checks(checks: Json) -> Iterator[str]:
+    """What is not told above, and everything that is not well."""
+    for name, check in checks.items():
+        if check["status"] != "pass" or not name.startswith(TOLD):
+            value = f"{check['observedValue']} {check.get('observedUnit', '')}".strip()
+            yield f"  {check['status']:<6}  {name:<20} {value[:VALUE_CHARS]}"
+            if "output" in check:
+                yield f"            {check['output']}"
+
+
+def span(seconds: float) -> str:
+    """A time as people say it."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _seconds(iso: str) -> float:
+    return datetime.fromisoformat(iso).timestamp()
