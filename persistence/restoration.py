@@ -82,34 +82,52 @@ def restore(store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int 
     snapshot, data = shelf.snapshot(last)
     first = needs.floor(snapshot) if snapshot else 1
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
+    laid = _lay(shelf, first, last, known, into / "wal", disk, ms)
+    if snapshot:
+        _write(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
+    summed_up = Span(last + 1, last, "", snapshot.chain if snapshot else segment.NOTHING, b"")
+    return _built(shelf, laid or [(summed_up, 0)], snapshot, len(data))
+
+
+def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: int) -> Built:
+    """Writes wal/ below `into` with what the store has behind the record `after`, which is part of the same log.
+
+    Raises as `restore` does.
+    """
+    shelf = Shelf(store, tip)
+    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", disk, ms)
+    return _built(shelf, laid, None, 0)
+
+
+def _lay(
+    shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, disk: Disk, ms: int
+) -> list[tuple[Span, int]]:
+    """Writes segments that have the records first..last. Returns the spans, without their bodies, and their sizes."""
+    manifest = shelf.manifest
 
     def make(group: Sequence[Piece], seq: int, *, growing: bool) -> tuple[Span, int]:
         span = _joined([shelf.span(piece, known) for piece in group], seq, last, group[0].key)
         form = segment.growing if growing else segment.sealed
-        whole = form(span, epoch=tip.manifest.epoch, writer=tip.manifest.writer, ms=ms)
-        _write(disk, into / "wal" / segment_name(span.first), whole)
+        whole = form(span, epoch=manifest.epoch, writer=manifest.writer, ms=ms)
+        _write(disk, wal / segment_name(span.first), whole)
         return span._replace(body=b""), len(whole)
 
     for pieces, holes in shelf.coverings(first, last):
         groups = list(_groups(pieces, first))
-        _bound(store, pieces)
         try:
             made = together([partial(make, *group, growing=group is groups[-1]) for group in groups])
         except _Unusable:
             continue
-        spans = [span for span, _ in made]
-        _only(disk, into / "wal", {segment_name(span.first) for span in spans})
-        if snapshot:
-            _write(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
-        return Built(
-            seq=spans[-1].last if spans else last,
-            chain=spans[-1].chain_out if spans else snapshot.chain if snapshot else segment.NOTHING,
-            snapshot=snapshot,
-            bytes=len(data) + sum(size for _, size in made),
-            problems=tuple(shelf.problems),
-            holes=tuple(sorted({*holes, *(hole for span in spans for hole in span.holes)})),
-        )
-    raise Damaged(f"{store.url} does not hold a log that can be restored", hint=PROVE)
+        _only(disk, wal, {segment_name(span.first) for span, _ in made})
+        shelf.holes = tuple(sorted({*holes, *(hole for span, _ in made for hole in span.holes)}))
+        return made
+    raise Damaged(f"{shelf.url} does not hold a log that can be restored", hint=PROVE)
+
+
+def _built(shelf: "Shelf", laid: Sequence[tuple[Span, int]], snapshot: Snapshot | None, size: int) -> Built:
+    end = laid[-1][0]
+    size += sum(count for _, count in laid)
+    return Built(end.last, end.chain_out, snapshot, size, tuple(shelf.problems), shelf.holes)
 
 
 class _Unusable(Exception):
@@ -121,6 +139,9 @@ class Shelf:
 
     def __init__(self, store: Store, tip: Tip) -> None:
         self.problems: list[str] = []
+        self.holes: tuple[tuple[int, int], ...] = ()  #: records that nothing had, once it is known
+        self.manifest = tip.manifest
+        self.url = store.url
         self._store = store
         self._tip = tip
         self._line = [tip.manifest]
@@ -177,6 +198,7 @@ class Shelf:
             if holes and depth + 1 < KEPT and self._reach(depth + 1):
                 depth += 1
                 continue
+            self._bound(pieces)
             yield pieces, holes
             if len(self._bad) == bad:
                 return
@@ -196,6 +218,11 @@ class Shelf:
         except Damaged as problem:
             self._give_up(piece.key, problem)
             raise _Unusable from problem
+
+    def _bound(self, pieces: Sequence[Piece]) -> None:
+        sizes = [piece.of.bytes for piece in pieces if isinstance(piece.of, Seg)]
+        if sum(size for size in sizes if size <= SEG_MAX) > TOTAL_MAX:  # a larger one is not even fetched
+            raise Damaged(f"{self.url} names more than {TOTAL_MAX} bytes of log", hint=PROVE)
 
     def _pieces(self, depth: int) -> list[Piece]:
         segs = {seg.key: seg for manifest in self._line[: depth + 1] for seg in manifest.segs}
@@ -350,17 +377,14 @@ def _joined(spans: Sequence[Span], seq: int, last: int, name: str) -> Span:
     )
 
 
-def _bound(store: Store, pieces: Sequence[Piece]) -> None:
-    sizes = [piece.of.bytes for piece in pieces if isinstance(piece.of, Seg)]
-    if sum(size for size in sizes if size <= SEG_MAX) > TOTAL_MAX:  # a larger one is not even fetched
-        raise Damaged(f"{store.url} names more than {TOTAL_MAX} bytes of log", hint=PROVE)
-
-
 def _only(disk: Disk, folder: Path, names: set[str]) -> None:
-    """What an attempt before this one wrote goes, so far as this one does not need it."""
-    for name in disk.names(folder):
-        if name not in names:
-            disk.unlink(folder / name)
+    """What an attempt before this one wrote goes, so far as this one does not need it. Raises StorageError."""
+    try:
+        for name in disk.names(folder):
+            if name not in names:
+                disk.unlink(folder / name)
+    except OSError as error:
+        raise refused(error, folder) from error
 
 
 def _write(disk: Disk, path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@
                out.json ─▶ in.json: from here on whatever lies in wal/ is the new log
                in    .restoring/* go to their places; chunks and blobs join those of the same names
                in.json is removed
+    join       as move_in, without the first half: what was built is added to the log that is there
     finish     goes on where a crash came between; a build without out.json or in.json goes
 
 Every step is a rename that can be done again. At no moment is a file of either log gone: it is in its place, in
@@ -55,11 +56,24 @@ def move_in(disk: Disk, root: Path, *, restored: Restored, name: str, why: str) 
 
     `name` must be new. Where this raises, or the process ends, `finish` brings it to an end or leaves all as it was.
     """
+    _commit(disk, root, restored, OUT, {"name": name, "why": why})
+
+
+def join(disk: Disk, root: Path, *, restored: Restored | None) -> None:
+    """Adds what was built to the data directory's log; a file of the same name is replaced. Raises StorageError.
+
+    Without `restored` the state is the one that the log had, so nothing is to be written to grimoires/ and workspace/.
+    """
+    _commit(disk, root, restored, IN, {})
+
+
+def _commit(disk: Disk, root: Path, restored: Restored | None, phase: str, note: dict[str, str]) -> None:
     building = root / RESTORING
     try:
-        replace(disk, building / RESTORED, json.dumps(restored._asdict()).encode() + b"\n")
+        if restored:
+            replace(disk, building / RESTORED, json.dumps(restored._asdict()).encode() + b"\n")
         _make_durable(disk, building)
-        replace(disk, building / OUT, json.dumps({"name": name, "why": why}).encode() + b"\n")
+        replace(disk, building / phase, json.dumps(note).encode() + b"\n")
     except OSError as error:
         raise refused(error, building) from error
     finish(disk, root)
