@@ -135,7 +135,11 @@ class FileStore:
                 path += f"{word}/"
                 if make and path not in self._durable:
                     self._make(handle, word, path)
-                handle = os.open(word, _FOLDER, dir_fd=handle)
+                try:
+                    handle = os.open(word, _FOLDER, dir_fd=handle)
+                except FileNotFoundError:
+                    self._durable.discard(path)  # somebody removed it: the next write makes it again
+                    raise
                 opened.callback(os.close, handle)
             yield handle, name
 

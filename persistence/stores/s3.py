@@ -4,9 +4,7 @@
     409, 429, 5xx, no or half an answer    StoreUnreachable   anything else          StoreRefused
 
 A 404 that does not say NoSuchKey comes from something that is not this bucket: an agent that took it for "absent" would
-begin anew. boto3 repeats nothing (an answer of its own making would hide what happened to the first attempt), adds no
-checksums (R2 takes none) and is loaded with the first call, not before. What the server says beside a code is not
-repeated: it may hold what was sent to it.
+begin anew. What the server says beside a code is not repeated: it may hold what was sent to it.
 
 Waiting is bounded: 2 s to connect, 5 s for an answer to begin or to go on, and a body must keep a modest pace.
 """
@@ -14,41 +12,28 @@ Waiting is bounded: 2 s to connect, 5 s for an answer to begin or to go on, and 
 import base64
 import contextlib
 import io
-import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from hashlib import md5
 from typing import Any
-from urllib.parse import urlsplit
 
 from persistence.clock import Clock, SystemClock
-from persistence.errors import FinnError, StoreRefused, StoreUnreachable, UsageError
+from persistence.errors import FinnError, StoreRefused, StoreUnreachable
 from persistence.store import OBJECT_MAX, Access, Found, absent, checked_key, checked_prefix, is_key, taken, too_large
+from persistence.stores.bucket import Bucket, connect, parsed
 
-CONNECT_S = 2.0
-READ_S = 5.0
 BODY_S = 10.0  #: for any body; a large one has as long as SLOWEST takes, and not longer
 SLOWEST = 128 << 10  #: bytes a second
-CONNECTIONS = 16
 PAGE = 1000  #: names in one answer, and the most that S3 gives
 PIECE_BYTES = 1 << 20
 SMALL_BYTES = 64 << 10  #: up to here a body goes out in one piece
 
-_PLACE = re.compile(r"(?P<bucket>[A-Za-z0-9][A-Za-z0-9._-]{2,62})(?:/(?P<prefix>.*?)/?)?")
 _CODE = re.compile(r"[A-Za-z0-9.]{1,64}")
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
-_TALKATIVE = ("boto3", "botocore", "s3transfer", "urllib3")  # at DEBUG they write signatures and session tokens
 
 Pieces = list[bytes]  # within the class, `list` is the method
 
-#: by the end of the endpoint's host: the region and the way to write a bucket's address that it wants
-PECULIAR = (
-    (".tigris.dev", "auto", "virtual"),
-    (".storage.dev", "auto", "virtual"),
-    (".r2.cloudflarestorage.com", "auto", "path"),
-)
 _COME_BACK = frozenset({"RequestTimeout", "SlowDown", "BadDigest", "OperationAborted", "InternalError"})
 _HINTS = {
     "NoSuchBucket": "make the bucket, or correct FINN_STORE_URL",
@@ -64,15 +49,6 @@ _HINTS = {
 }
 _CHECK = "check FINN_STORE_URL, AWS_ENDPOINT_URL_S3 and the keys"
 _LATER = "nothing is lost: it is tried again"
-
-
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    """Which bucket, which part of it, and how to get in."""
-
-    name: str
-    prefix: str
-    access: Access
 
 
 class S3Store:
@@ -183,7 +159,7 @@ class S3Store:
     def _client(self) -> Any:
         with self._lock:
             if self._connected is None:
-                self._connected = _connect(self._bucket.access)
+                self._connected = connect(self._bucket.access)
             return self._connected
 
     @contextlib.contextmanager
@@ -271,71 +247,6 @@ def _kept_other_bytes(answer: dict[str, Any], digest: str) -> bool:
     return etag is not None and not encrypted and etag[1] != digest
 
 
-def _connect(access: Access) -> Any:
-    """A client of its own: nothing of boto3's default session, which the model's SDKs may have set up otherwise."""
-    import boto3  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
-    from botocore.handlers import add_expect_header  # type: ignore[import-untyped]
-
-    for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    region, style = _peculiar(access)
-    session = boto3.session.Session(
-        aws_access_key_id=access.key_id or None,
-        aws_secret_access_key=access.secret or None,
-        aws_session_token=access.session_token or None,
-        region_name=region,
-    )
-    client: Any = session.client(
-        "s3",
-        endpoint_url=access.endpoint or None,
-        config=Config(
-            connect_timeout=CONNECT_S,
-            read_timeout=READ_S,
-            retries={"total_max_attempts": 1},
-            max_pool_connections=CONNECTIONS,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            s3={"addressing_style": style},
-        ),
-    )
-    client.meta.events.register("before-call.s3", _ask_for_the_newest)
-    client.meta.events.unregister("before-call.s3", add_expect_header)  # it costs a round trip, or 1 s of silence
-    return client
-
-
-def _peculiar(access: Access) -> tuple[str | None, str]:
-    """The region and the addressing style. us-east-1 is what a server without regions takes for its own."""
-    host = urlsplit(access.endpoint).hostname or ""
-    for end, region, style in PECULIAR:
-        if f".{host}".endswith(end):
-            return access.region or region, style
-    return access.region or ("us-east-1" if access.endpoint else None), "auto"
-
-
-def _ask_for_the_newest(params: dict[str, Any], **_: Any) -> None:
-    """Tigris answers from the nearest copy, which may be old, unless it is asked not to. Others ignore the header."""
-    params["headers"]["X-Tigris-Consistent"] = "true"
-
-
 def opened(place: str, access: Access) -> S3Store:
-    """The store for `s3://bucket/prefix`. Raises UsageError, which repeats neither URL: a key may have slipped in."""
-    found = _PLACE.fullmatch(place)
-    prefix = found["prefix"] or "" if found else ""
-    if found is None or (prefix and not is_key(prefix)):
-        raise UsageError("the store's URL names no bucket and prefix", hint="write it as s3://bucket/prefix")
-    if access.endpoint and not _plain(access.endpoint):
-        raise UsageError("the store's endpoint is no plain URL", hint="write it as https://host[:port]")
-    if bool(access.key_id) != bool(access.secret):
-        raise UsageError("half of the store's key is missing", hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    return S3Store(Bucket(found["bucket"], prefix, access))
-
-
-def _plain(endpoint: str) -> bool:
-    try:
-        parts = urlsplit(endpoint)
-        parts.port  # noqa: B018 - raises where it is no number
-    except ValueError:
-        return False
-    clean = parts.username is None and parts.password is None and not parts.query and not parts.fragment
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and clean
+    """The store for `s3://bucket/prefix`. Raises UsageError."""
+    return S3Store(parsed(place, access))
