@@ -3,28 +3,41 @@
     blobs/ab/cdef…      SHA-256 in hex, the first two digits as a folder
 
 Written once, atomically, and durable before a record may name them. A name says what must be inside, so every read
-proves itself.
+proves itself. What is missing or damaged is fetched from a copy elsewhere, where there is one, and kept.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
 from persistence.disk import Disk, read, refused, replace
-from persistence.errors import Damaged, NotFound
+from persistence.errors import Damaged, NotFound, StorageError
 
 _SHA = re.compile(r"[0-9a-f]{64}")
+
+
+def fetched(fetch: Callable[[str], bytes] | None, sha: str) -> bytes | None:
+    """The bytes of that name from elsewhere; None where there is no such place, or it has not just these."""
+    if fetch is None:
+        return None
+    try:
+        data = fetch(sha)
+    except (NotFound, Damaged):
+        return None
+    return data if sha256(data).hexdigest() == sha else None
 
 
 class Blobs:
     """The blobs in a folder, which is made with the first. May be used from any thread; waits for the disk."""
 
-    def __init__(self, disk: Disk, directory: Path) -> None:
+    def __init__(self, disk: Disk, directory: Path, fetch: Callable[[str], bytes] | None = None) -> None:
         self._disk = disk
         self._dir = directory
+        self._fetch = fetch
 
     def put(self, data: bytes) -> str:
         """The name under which the bytes are kept, durably. No write where they are, whole. Raises StorageError."""
@@ -42,7 +55,21 @@ class Blobs:
         return sha
 
     def get(self, sha: str) -> bytes:
-        """The bytes of that name. Raises NotFound, Damaged (they are not what the name says) or StorageError."""
+        """The bytes of that name. Raises NotFound, Damaged (they are not what the name says) or StorageError.
+
+        Where they would have to come from elsewhere it raises StoreError if nothing answers: they may be there.
+        """
+        try:
+            return self._read(sha)
+        except (NotFound, Damaged):
+            data = fetched(self._fetch, sha) if _SHA.fullmatch(sha) else None
+            if data is None:
+                raise
+        with suppress(StorageError):  # without room for it here it comes from there again
+            self.put(data)
+        return data
+
+    def _read(self, sha: str) -> bytes:
         path = self._path(sha)
         try:
             data = read(self._disk, path)

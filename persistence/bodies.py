@@ -1,6 +1,6 @@
 """Where the bodies of a stream are read from: its sealed chunks, then its tail in the log.
 
-    chunk ── missing or damaged ──▶ made again from the log ── it has not all of it ──▶ what it has, and the loss told
+    chunk ── missing or damaged ──▶ made again from the log ──▶ fetched from a copy ──▶ what the log has, the loss told
 
 The tail's index (seq, segment, offset) is derived: it is built while the log is replayed and never stored. What cannot
 be read is left out and told in `lost`; everything around it is served.
@@ -8,12 +8,12 @@ be read is left out and told in `lost`; everything around it is served.
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from persistence.blobs import Blobs
+from persistence.blobs import Blobs, fetched
 from persistence.chunks import ChunkRef, Chunks, Line, sealable, seq_of
 from persistence.codec import decode
 from persistence.errors import Damaged, NotFound
@@ -39,12 +39,16 @@ class Tails:
 
     def follow(self, record: Record, place: Place) -> None:
         """Notes where a stream's newest record is; a sealed chunk takes its records out of the tail."""
-        if record.stream is None:
+        self.note(record.stream, record.event if isinstance(record.event, ChunkSealed) else None, place)
+
+    def note(self, stream: str | None, sealed: ChunkSealed | None, place: Place) -> None:
+        """As `follow`, for a record of which only this is known."""
+        if stream is None:
             return
-        if isinstance(record.event, ChunkSealed):
-            self.drop(record.stream, record.event.first, record.event.last)
+        if sealed is not None:
+            self.drop(stream, sealed.first, sealed.last)
         else:
-            self._places[record.stream].append(place)
+            self._places[stream].append(place)
 
     def drop(self, stream: str, first: int, last: int) -> None:
         """Forgets the places `first`..`last`: they are sealed. What lies before is not, where that seal was lost."""
@@ -66,12 +70,15 @@ class Tails:
 class Bodies:
     """Reads records of a stream, wherever they are. Its methods wait for the disk: call them off the event loop."""
 
-    def __init__(self, wal: Wal, chunks: Chunks, blobs: Blobs, quarantine: Path) -> None:
+    def __init__(
+        self, wal: Wal, chunks: Chunks, blobs: Blobs, quarantine: Path, fetch: Callable[[str], bytes] | None = None
+    ) -> None:
         self.lost: dict[str, None] = {}  #: sentences, in the order in which the losses were met
         self._wal = wal
         self._chunks = chunks
         self._blobs = blobs
         self._quarantine = quarantine
+        self._fetch = fetch  # of a chunk, from elsewhere
         self._rests: dict[str, list[bytes]] = {}  # what is left of a lost chunk, by its hash
 
     def read(
@@ -80,7 +87,7 @@ class Bodies:
         """At most `limit` records with after < seq < before, in order: the first of them, or the last.
 
         `tail` is the part of the stream's tail in that range. Fewer than `limit` means that there are no more. Raises
-        StorageError where the disk cannot be read.
+        StorageError where the disk cannot be read, StoreError where something is only elsewhere and nothing answers.
         """
         refs = [ref for ref in stream.chunks if ref.last > after and ref.first < before]
         spots: list[ChunkRef | Place] = [*refs, *tail]
@@ -97,10 +104,18 @@ class Bodies:
         try:
             return self._chunks.whole(ref.sha256)
         except (Damaged, NotFound):
-            lines = [one.line for one in sealable(list(self._logged(name, ref)))]
-            if not self._chunks.remake(ref, lines):
+            if not self._mended(ref, list(self._logged(name, ref))):
                 raise
             return self._chunks.whole(ref.sha256)
+
+    def _mended(self, ref: ChunkRef, lines: list[Line]) -> bool:
+        """Whether the chunk is whole again, from the lines that the log has or from elsewhere."""
+        if self._chunks.remake(ref, [one.line for one in sealable(lines)]):
+            return True
+        data = fetched(self._fetch, ref.sha256)
+        if data is not None:
+            self._chunks.keep(data)
+        return data is not None
 
     def _lines(
         self, name: str, where: list[ChunkRef | Place], after: int, before: int, backwards: bool
@@ -126,9 +141,9 @@ class Bodies:
         return [line for line in self._rests[ref.sha256] if after < seq_of(line) < before]
 
     def _made_again(self, name: str, ref: ChunkRef, reason: str) -> bool:
-        """Whether the log still had every line of the chunk. If not, the rest is kept in memory and the loss told."""
+        """Whether the chunk could be made whole. If not, what the log has is kept in memory and the loss told."""
         lines = list(self._logged(name, ref))
-        if self._chunks.remake(ref, [one.line for one in sealable(lines)]):
+        if self._mended(ref, lines):
             return True
         rest = [one.line for one in lines if one.type != MessageCheckpointed.kind]
         self._rests[ref.sha256] = rest

@@ -86,6 +86,14 @@ class Chunks:
             self.write(lines)
         return same
 
+    def keep(self, data: bytes) -> None:
+        """Writes a chunk as it came from elsewhere, proven already. Raises StorageError."""
+        self._blobs.put(data)
+
+    def has(self, sha: str) -> bool:
+        """Whether there is such a file; what is in it only reading proves."""
+        return self._blobs.has(sha)
+
     def set_aside(self, ref: ChunkRef, quarantine: Path, reason: str) -> None:
         """Moves the file of a chunk that nothing can mend out of the way, with a note why. Raises StorageError."""
         self._blobs.set_aside(ref.sha256, quarantine, f"chunk-{ref.first}-{ref.last}", reason)

@@ -8,6 +8,7 @@ A string over 256 KiB leaves `data` for a blob; `blobs` says where it belongs, a
 cannot be read, the record is served with a sentence in the string's place.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Literal, get_origin
@@ -23,6 +24,11 @@ from persistence.upcast import lift
 from persistence.values import mended
 
 BLOB_BYTES = 256 * 1024  #: a longer string leaves the record for a blob
+
+_PLACE = re.compile(
+    rb'\{"seq":\d+,"id":"[^"]*","ts":\d+,"epoch":\d+,"d":\d+,'
+    rb'"stream":(?:null|"([^"\\]*)"),"by":\{"actor":"[^"\\]*","trust":"[^"\\]*"\},"type":"([^"\\]*)"'
+)
 
 Lost = Callable[[str], None]  #: is told, in a sentence, what cannot be read any more
 
@@ -94,6 +100,15 @@ def named_blobs(line: bytes) -> list[str]:
     named = list(body.get("blobs", {}).values())
     file = body["data"].get("sha256") if body["type"] == FileChanged.kind else None
     return [*named, file] if file else named
+
+
+def place_of(line: bytes) -> tuple[str | None, str]:
+    """The stream and the type of a record, by a look at the beginning of its line."""
+    said = _PLACE.match(line)
+    if said is None:  # spelled in another way, by another program
+        body = from_json(line)
+        return body["stream"], body["type"]
+    return said[1].decode() if said[1] is not None else None, said[2].decode()
 
 
 def _event(body: dict[str, Json]) -> Event:

@@ -3,18 +3,19 @@
     state, record ─ step ─▶ state        pure, total, frozen: the same log gives the same state, byte for byte
 
 A fold holds one value for the whole log, or one for each stream. It names the record types it looks at, so that the
-others cost it nothing. `version` goes up when the shape of its state changes; a snapshot of another version is folded
-anew from the log.
+others cost it nothing. `version` goes up when the shape of its state changes; an older state is lifted step by step
+where there are steps, else folded anew from the log while the log still has its beginning.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
+from persistence.errors import Newer
 from persistence.events import Event, Json, Record, Unknown
 
 S = TypeVar("S")
@@ -25,7 +26,10 @@ WHOLE = ""  #: what stands for the stream where a fold has one state for the who
 
 @dataclass(frozen=True)
 class Fold(Generic[S]):
-    """A named step over records. `shape` is the type of the state: a frozen dataclass that pydantic can read back."""
+    """A named step over records. `shape` is the type of the state: a frozen dataclass that pydantic can read back.
+
+    `lifts` are pure steps from the dumped states of one version to the next.
+    """
 
     name: str
     version: int
@@ -34,6 +38,7 @@ class Fold(Generic[S]):
     step: Callable[[S, Record], S]
     per_stream: bool
     events: tuple[type[Event], ...]
+    lifts: Mapping[int, Callable[[Json], Json]] = field(default_factory=dict)
 
     @cached_property
     def _adapter(self) -> TypeAdapter[S]:
@@ -111,16 +116,38 @@ class Folded:
         A section with a `seq` was carried on by programs without that fold, and has not seen what came after that seq.
         """
         for fold in self.folds:
-            state, version = sections[fold.name]["state"], sections[fold.name]["v"]
-            if "seq" in sections[fold.name]:
-                raise ValueError(f"fold {fold.name} was last folded at seq {sections[fold.name]['seq']}")
-            if version != fold.version:
-                raise ValueError(f"fold {fold.name} has version {fold.version}, the snapshot {version}")
-            self._states[fold.name].update(
-                {stream: fold.load(one) for stream, one in state.items()}
-                if fold.per_stream
-                else {WHOLE: fold.load(state)}
-            )
+            self._load(fold, sections[fold.name])
+
+    def load_what_fits(self, sections: Mapping[str, Json]) -> list[str]:
+        """Takes the states that can be taken, for a log whose beginning is gone: nothing can be folded anew.
+
+        Returns a sentence for each fold that does not know all of the past. Raises Newer.
+        """
+        told = []
+        for fold in self.folds:
+            section = dict(sections.get(fold.name, {"v": 0, "state": None}))
+            if section["v"] > fold.version:
+                what = f"the state of {fold.name} is of version {section['v']}, and this release knows {fold.version}"
+                raise Newer(what, hint="start the release that wrote it")
+            if "seq" in section:
+                told.append(f"what {fold.name} shows leaves out what came after {section.pop('seq')}")
+            try:
+                self._load(fold, section)
+            except ValueError:
+                told.append(f"what {fold.name} shows leaves out what the log no longer has")
+        return told
+
+    def _load(self, fold: Fold[Any], section: Json) -> None:
+        if "seq" in section:
+            raise ValueError(f"fold {fold.name} was last folded at seq {section['seq']}")
+        version, state = section["v"], section["state"]
+        while version in fold.lifts and version < fold.version:
+            version, state = version + 1, fold.lifts[version](state)
+        if version != fold.version:
+            raise ValueError(f"fold {fold.name} has version {fold.version}, the snapshot {section['v']}")
+        self._states[fold.name].update(
+            {stream: fold.load(one) for stream, one in state.items()} if fold.per_stream else {WHOLE: fold.load(state)}
+        )
 
     def _dump(self, fold: Fold[Any]) -> Json:
         states = self._states[fold.name]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from persistence import snapshot
+from persistence.absent import Absent, Kind
 from persistence.blobs import Blobs
 from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
@@ -23,6 +24,7 @@ from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogR
 from persistence.fold import Fold, Folded
 from persistence.level import Level
 from persistence.origin import Origin, Source
+from persistence.pruning import prune
 from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.runs import Run, Runs
 from persistence.snapshot import Snapshot
@@ -75,7 +77,7 @@ class Journal:
         self.origin = origin
         self.replayed = replayed
         self.epoch = max(origin.epoch, replayed.epoch)
-        self.blobs = Blobs(means.disk, paths.blobs)
+        self.blobs = Blobs(means.disk, paths.blobs, means.fetching("blob"))
         self.held = replayed.held
         self.confirmed = 0  #: the last seq that the store is known to have
         self.trouble = ""  #: why the last sealing or snapshot failed; it is tried again
@@ -104,7 +106,10 @@ class Journal:
             deliver=self._deliver,
         )
         self._chunks = Chunks(Blobs(means.disk, paths.chunks))
-        self._bodies = Bodies(self._wal, self._chunks, self.blobs, paths.quarantine)
+        fetch = means.fetching("chunk")
+        self._bodies = Bodies(self._wal, self._chunks, self.blobs, paths.quarantine, fetch)
+        self._absent = Absent(self._chunks, self.blobs)
+        self._kept_elsewhere: int | None = 0 if means.replicated else None  # as `prune` was told last
         self._runs = Runs(means.disk, paths.wal, lambda: self.durable)
 
     # ------------------------------------------------------------ what is
@@ -316,7 +321,7 @@ class Journal:
         """Records of a stream with after < seq < before, in order: the first `limit` of them, or the last.
 
         Their `checksum` is empty: what is read is verified by its chunk or by the log, not one by one. What cannot be
-        read is left out and told by `loss`. Raises StorageError.
+        read is left out and told by `loss`. Raises StorageError, and StoreError where it is only in the store.
         """
         before = self.seq + 1 if before is None else min(before, self.seq + 1)
         state, tail = self._stream(stream), self._tails.between(stream, after, before)
@@ -360,6 +365,15 @@ class Journal:
                     return self._bodies.chunk(name, ref)
         return self._chunks.whole(sha)
 
+    def missing(self) -> list[tuple[Kind, str]]:
+        """The chunks of this history, and the blobs that its records name, that are not on the local disk.
+
+        Waits for the disk; may be called in any thread. `chunk` and `blob` fetch them. Raises StorageError.
+        """
+        refs = [ref.sha256 for stream in tuple(self._folded.streams(STREAMS).values()) for ref in stream.chunks]
+        bases = [segment.base for segment in self._wal.segments()]
+        return self._absent.find(refs, self._wal.between(bases[0], self.durable) if bases else ())
+
     # ------------------------------------------------------------ sealing and snapshots
 
     async def tend(self) -> None:
@@ -375,6 +389,7 @@ class Journal:
         await self._seal_due()
         if self._snapshot_due():
             await self.snapshot()
+            await self.prune(self._kept_elsewhere)
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         """Takes a step that the log can do without for a while: what it saves is in the log as well."""
@@ -429,6 +444,17 @@ class Journal:
             ),
             stream=stream,
         )
+
+    async def prune(self, confirmed_floor: int | None = None) -> int:
+        """Drops the segments of the log that nobody needs any more; how many.
+
+        `confirmed_floor` is the first seq that the store's newest manifest needs of its log: all before it is there in
+        a snapshot. None where there is no store. Raises Damaged, NotFound, StorageError, OSError; what is in doubt
+        stays.
+        """
+        self._kept_elsewhere = confirmed_floor
+        streams = dict(self._folded.streams(STREAMS))
+        return await asyncio.to_thread(prune, self._wal, self.paths.snapshots, streams, self._bodies, confirmed_floor)
 
     def _snapshot_due(self) -> bool:
         waited = self._means.clock.monotonic() - self._snapshot_at

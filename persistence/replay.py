@@ -5,18 +5,21 @@
 The same steps whatever happened before: a clean stop, a kill, a power cut. Nothing is written but what repair mends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic_core import from_json
 
 from persistence.blobs import Blobs
 from persistence.bodies import Place, Tails
 from persistence.clock import Clock, Ids
-from persistence.codec import Lost, decode
+from persistence.codec import Lost, decode, place_of
 from persistence.disk import Disk
-from persistence.errors import Damaged
-from persistence.events import Record, Unknown
+from persistence.errors import Damaged, NotFound, StoreError
+from persistence.events import ChunkSealed, Unknown
 from persistence.fold import Fold, Folded
 from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
@@ -26,6 +29,8 @@ from persistence.snapshot import Held, Snapshot, listed
 from persistence.snapshot import decode as decode_snapshot
 from persistence.streams import REIGNS, STREAMS
 from persistence.wal import Head
+
+Fetch = Callable[[Literal["chunk", "blob"], str], bytes]  #: what it is, its hash ─▶ its bytes
 
 
 @dataclass(frozen=True)
@@ -57,12 +62,22 @@ class Paths:
 
 @dataclass(frozen=True)
 class Means:
-    """What a journal works with."""
+    """What a journal works with.
+
+    `fetch` gives the bytes of a chunk or blob that is missing here, from a copy elsewhere; it is called in threads and
+    raises NotFound or StoreError. With a store the log is pruned only below what the store is said to have.
+    """
 
     disk: Disk
     clock: Clock
     ids: Ids
     redactor: Redactor
+    fetch: Fetch | None = None
+    replicated: bool = False
+
+    def fetching(self, kind: Literal["chunk", "blob"]) -> Callable[[str], bytes] | None:
+        """`fetch` for one kind of bytes."""
+        return None if self.fetch is None else partial(self.fetch, kind)
 
 
 @dataclass(frozen=True)
@@ -99,19 +114,24 @@ def prepare(
 
 def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
     """Repairs the log and folds it, in one walk."""
-    base, folded, problems = _base(paths.snapshots, folds)
+    base, folded, problems = _base(means.disk, paths, folds)
     lose = problems.append
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
-    blobs, tails = Blobs(means.disk, paths.blobs), Tails()
+    blobs, tails = Blobs(means.disk, paths.blobs, _answering(means.fetching("blob"))), Tails()
     held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
-    newest: tuple[Record, Place] | None = None
+    newest: Good | None = None
 
     def follow(found: Good) -> None:
         nonlocal newest
-        record = decode(found.line, found.checksum, blobs, lose)
+        newest = found
         place = Place(found.seq, found.segment, found.offset, found.length)
-        newest = record, place
+        if found.seq <= base.seq:  # it is in the state: where it lies is all that is asked of it
+            stream, kind = place_of(found.line)
+            if kind != ChunkSealed.kind:
+                tails.note(stream, None, place)
+                return
+        record = decode(found.line, found.checksum, blobs, lose)
         tails.follow(record, place)
         if found.seq > base.seq:
             folded.step(record)
@@ -120,22 +140,47 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
 
     report = inspect(means.disk, paths.wal, first, known, follow)
     repaired = repair(means.disk, paths.wal, paths.quarantine, report)
-    if newest and report.torn and _behind(newest[1], report.torn):
+    if newest and report.torn and _behind(newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
         return replace(replay(paths, folds, means), repaired=repaired)
-    epoch = newest[0].epoch if newest and newest[0].seq > base.seq else base.epoch
+    epoch = base.epoch
     if newest:
-        means.ids.follow(newest[0].id)
+        last = from_json(newest.line)
+        means.ids.follow(last["id"])
+        epoch = max(epoch, last["epoch"])
     for stream, state in folded.streams(STREAMS).items():
         for chunk in state.chunks:
             tails.drop(stream, chunk.first, chunk.last)
+    problems += _tails_gone(folded, segments(means.disk, paths.wal))
     names = {fold.name for fold in folded.folds}
     foreign = {name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names}
     return Replayed(folded, tails, repaired.head, epoch, tuple(held), foreign, base.seq, tuple(problems), repaired)
 
 
-def _behind(place: Place, torn: Damage) -> bool:
-    return place.segment == torn.segment and place.offset > torn.offset
+def _tails_gone(folded: Folded, bases: list[int]) -> list[str]:
+    """What the state knows to be in no chunk and the log no longer has."""
+    begin = bases[0] if bases else 1
+    streams = folded.streams(STREAMS).items()
+    gone = [name for name, state in streams if state.tail_first is not None and state.tail_first < begin]
+    return [f"the log begins at record {begin} and has not all of {name}" for name in gone]
+
+
+def _answering(fetch: Callable[[str], bytes] | None) -> Callable[[str], bytes] | None:
+    """A start waits for nobody: what no copy gives now counts as missing, and is told."""
+    if fetch is None:
+        return None
+
+    def answer(sha: str) -> bytes:
+        try:
+            return fetch(sha)
+        except StoreError as error:
+            raise NotFound(f"{sha} is not here, and {error.message}", hint=error.hint) from error
+
+    return answer
+
+
+def _behind(found: Good, torn: Damage) -> bool:
+    return found.segment == torn.segment and found.offset > torn.offset
 
 
 def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int | None:
@@ -145,19 +190,27 @@ def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int
     return max((one for one in segments(disk, wal) if one <= floor), default=None)
 
 
-def _base(directory: Path, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Folded, list[str]]:
-    """The newest snapshot whose state today's folds can take, that state, and what was wrong with newer ones."""
+def _base(disk: Disk, paths: Paths, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Folded, list[str]]:
+    """The newest snapshot whose state today's folds can take, that state, and what was wrong with newer ones.
+
+    Where none is and the log no longer has its beginning, as much as fits of the newest sound one. Raises Newer.
+    """
     problems: list[str] = []
-    for path in listed(directory):
+    sound: Snapshot | None = None
+    for path in listed(paths.snapshots):
         folded = Folded((STREAMS, REIGNS, *folds))
         try:
             snapshot = decode_snapshot(path.read_bytes(), path.name)
+            sound = sound or snapshot
             folded.load(snapshot.folds)
         except (Damaged, KeyError, ValueError, OSError) as problem:
             problems.append(f"{path.name}: {problem}")
             continue
         return snapshot, folded, problems
-    return Snapshot(0, bytes(32).hex(), 1, {}), Folded((STREAMS, REIGNS, *folds)), problems
+    folded = Folded((STREAMS, REIGNS, *folds))
+    if sound and segments(disk, paths.wal)[:1] != [1]:
+        return sound, folded, [*problems, *folded.load_what_fits(sound.folds)]
+    return Snapshot(0, bytes(32).hex(), 1, {}), folded, problems
 
 
 def _understood(held: Held, folded: Folded, blobs: Blobs, lose: Lost) -> bool:

@@ -12,7 +12,7 @@ segment or the end. Memory stays constant while a log is sound; one that is not 
 import operator
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -197,7 +197,7 @@ class _Walker:
 
     def _lines(self, window: Window) -> Iterator[Found]:
         offset = 0
-        while (at := window.line(offset)) >= 0:
+        while (at := window.line(offset := (yield from self._run(window, offset)))) >= 0:
             frame = self._sound(window.buffer, at)
             found = frame or parse(window.rest(offset), 0, self._expected(window.buffer, at))
             length = found.end - (at if frame else 0)
@@ -206,6 +206,25 @@ class _Walker:
             else:
                 yield from self._line(found, offset, length)
             offset += length
+
+    def _run(self, window: Window, offset: int) -> Generator[Good, None, int]:
+        """The records from `offset` on as long as each is exactly what comes next; where that ends. The hot loop."""
+        if len(self._anchors) != 1 or self._held or self._loose:
+            return offset
+        while (at := window.line(offset)) >= 0:
+            buffer = window.buffer
+            stop = buffer.find(b"\n", at + PREFIX_BYTES)
+            line = buffer[at + PREFIX_BYTES : stop]
+            said = _RECORD.match(line)
+            if said is None or int(said[1]) != self._seq + 1:
+                break
+            frame, digest = encode(line, self._anchors[0])
+            if not buffer.startswith(frame, at):
+                break
+            self._seq, self._anchors, size = self._seq + 1, (digest,), len(frame)
+            yield Good(self._seq, self._base, offset, size, line, frame[18:82].decode(), int(said[2]))
+            offset += size
+        return offset
 
     def _expected(self, buffer: bytes, at: int) -> tuple[bytes, ...]:
         """What the line may build on. A header says it itself."""

@@ -1,0 +1,46 @@
+"""What this history needs and the local disk does not have: after a restore most of it, on an ordinary day nothing.
+
+chunks that the state names ─▶ blobs that their lines name        blobs that the log's own lines name
+"""
+
+from collections.abc import Iterable
+from typing import Literal
+
+from persistence.blobs import Blobs
+from persistence.chunks import Chunks
+from persistence.codec import named_blobs
+from persistence.errors import Damaged, NotFound
+
+Kind = Literal["chunk", "blob"]
+
+
+class Absent:
+    """Looks for it. Waits for the disk; what a chunk names is read once and remembered."""
+
+    def __init__(self, chunks: Chunks, blobs: Blobs) -> None:
+        self._chunks = chunks
+        self._blobs = blobs
+        self._named: dict[str, tuple[str, ...]] = {}  # by a chunk's hash: the blobs of its lines
+
+    def find(self, chunks: Iterable[str], lines: Iterable[bytes]) -> list[tuple[Kind, str]]:
+        """Those of these chunks, and of the blobs named in them and in these lines, that have no file.
+
+        A chunk that is not here names nothing yet: ask again once it is.
+        """
+        named = dict.fromkeys(chunks)
+        blobs = dict.fromkeys(sha for line in lines for sha in named_blobs(line))
+        for sha in named:
+            blobs.update(dict.fromkeys(self._names_of(sha)))
+        return [
+            *(("chunk", sha) for sha in named if not self._chunks.has(sha)),
+            *(("blob", sha) for sha in blobs if not self._blobs.has(sha)),
+        ]
+
+    def _names_of(self, chunk: str) -> tuple[str, ...]:
+        if chunk not in self._named:
+            try:
+                data = self._chunks.whole(chunk)
+            except (NotFound, Damaged):
+                return ()
+            self._named[chunk] = tuple(sha for line in data.splitlines() for sha in named_blobs(line))
+        return self._named[chunk]
