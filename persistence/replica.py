@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 from persistence.claim import Claimed, above, nonce, overtaken, settle
 from persistence.clock import Clock, Entropy
-from persistence.errors import Damaged, Fenced, NotFound, StoreError, StoreRefused
+from persistence.errors import Damaged, Fenced, Newer, NotFound, StoreError, StoreRefused
 from persistence.layout import (
     HINT,
     KNOCK,
@@ -224,7 +224,7 @@ class Replica:
         Raises Fenced where they show that another is.
         """
         key = log_key(one.header.n)
-        self._newest(_header(found, key))
+        self._newest(key, found)
         self._note(f"{key} holds what this writer did not write; it was stepped over")
         self._flying = None
         self.n, self.previous = one.header.n, sha256(found).hexdigest()
@@ -241,7 +241,7 @@ class Replica:
         except NotFound:
             self.trusted(sent)
         else:
-            self._newest(_header(found, key))
+            self._newest(key, found)
 
     def check(self) -> None:
         """The look of every minute: by turns for a successor and for a standby's knock, which is answered.
@@ -273,11 +273,16 @@ class Replica:
             self._send(self._object(self.confirmed + 1, self.confirmed, self.chain, self.chain, answers=asked))
             self._answered.add(asked)
 
-    def _newest(self, header: Header | None = None) -> Tip:
-        """What the store holds now, where no manifest and no log object shows another writer. Raises Fenced."""
-        if header and above(header, self.manifest):
-            raise self._lose(log_key(header.n))
-        tip = look(self.store, clock=self._clock, threads=self._threads)
+    def _newest(self, key: str = "", found: bytes = b"") -> Tip:
+        """What the store holds now, where nothing shows another writer: not what was `found` under the own number, no
+        manifest and no log object. Raises Fenced, StoreError, Damaged.
+        """
+        try:
+            if key and self._shows_another(found, key):
+                raise self._lose(key)
+            tip = look(self.store, clock=self._clock, threads=self._threads)
+        except Newer as error:  # only a successor can have written what this release cannot read
+            raise self._lose(key or HINT) from error
         if tip is None:
             raise StoreRefused(f"{self.store.url} was emptied under a running finn", hint="start it again")
         mine = (tip.manifest.epoch, tip.manifest.writer) == (self.epoch, self.writer)
@@ -287,6 +292,12 @@ class Replica:
             if above(one.header, self.manifest):
                 raise self._lose(log_key(one.header.n))
         return tip
+
+    def _shows_another(self, found: bytes, key: str) -> bool:
+        try:
+            return above(decode_object(found, key).header, self.manifest)
+        except Damaged:
+            return False
 
     def _lose(self, key: str) -> Fenced:
         self._fenced = overtaken(key)
@@ -339,11 +350,3 @@ class Replica:
 
     def _note(self, problem: str) -> None:
         self.problems = tuple(dict.fromkeys((*self.problems, problem)))[-PROBLEMS:]
-
-
-def _header(found: bytes, key: str) -> Header | None:
-    """The header of a log object, or None where the bytes are none."""
-    try:
-        return decode_object(found, key).header
-    except Damaged:
-        return None
