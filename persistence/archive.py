@@ -13,16 +13,18 @@ is removed, and where it is damaged it goes to quarantine and is begun anew; the
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from persistence import disk as files
 from persistence import tree
 from persistence.ancestry import Kin, Place, chain_at, kin
 from persistence.clock import Ids
-from persistence.disk import Disk, refused, replace
+from persistence.disk import Disk, refused
 from persistence.errors import (
     ArchiveError,
     ArchiveRefused,
+    ArchiveSlow,
     ArchiveUnreachable,
     Damaged,
     Fenced,
@@ -54,6 +56,10 @@ class Tip:
     commit: str
     state: State | None
     index: Mapping[str, Entry] = field(repr=False)
+
+    def at(self, commit: str) -> "Tip":
+        """The same tree in another commit."""
+        return Tip(commit, replace(self.state, commit=commit) if self.state else None, self.index)
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ class Archive:
         start = tree.begun(self._ref, tree.message(state), state.time, parents)
         changes = self._changes(index, tree.entries(picture, state.encode()), source)
         commit = self._import((*start,), changes, limit_s)
-        self._tip = Tip(commit, state, index)
+        self._tip = Tip(commit, replace(state, commit=commit), index)
         self._tidy()
         return commit
 
@@ -257,7 +263,7 @@ class Archive:
         assert tip.state is not None
         text = f"Join what the remote had\n\n{tree.message(tip.state)}"
         start = tree.begun(self._ref, text, tip.state.time, (tip.commit, theirs))
-        self._tip = Tip(self._import(start, ()), tip.state, tip.index)
+        self._tip = tip.at(self._import(start, ()))
 
     def _beside(self, tip: Tip, remote: Remote, limit_s: float) -> Pushed:
         """Pushes to a branch of our own, the same one each time."""
@@ -284,7 +290,7 @@ class Archive:
         self._git.ask("update-ref", f"refs/finn/before/{tip.commit}", tip.commit)
         self._git.ask("update-ref", self._ref, commit, tip.commit)
         self._git.ask("update-ref", "-d", REPLANTED)
-        self._tip = Tip(commit, tip.state, tip.index)
+        self._tip = tip.at(commit)
 
     # ------------------------------------------------------------ latest, restore
 
@@ -395,9 +401,9 @@ class Archive:
 
     def _heal(self, error: ArchiveError) -> None:
         """Makes way for a second attempt: what a command left behind goes, and a damaged folder. Else raises again."""
-        if isinstance(error, GitMissing):
-            raise error
         self._tip, self._prepared = None, False
+        if isinstance(error, GitMissing | ArchiveSlow):
+            raise error
         self._prepare()
         if not self._sound():
             self._set_aside(error)
@@ -408,7 +414,7 @@ class Archive:
         note = {"from": str(self._git.folder), "why": str(error)}
         try:
             self._disk.mkdir(self._paths.quarantine)
-            replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
+            files.replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
             self._disk.rename(self._git.folder, kept)
             self._disk.sync_folder(self._paths.quarantine)
             self._disk.sync_folder(self._paths.root)

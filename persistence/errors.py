@@ -24,6 +24,7 @@ FinnError
 │   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
 ├── ArchiveError          git could not do what the archive needs
 │   ├── ArchiveUnreachable  the remote gives no answer: nothing is known of what it holds
+│   ├── ArchiveSlow       a command took longer than it was given, and was ended
 │   ├── ArchiveRefused    the remote answered that it will not: a wrong password, no right, a rule of its own
 │   └── GitMissing        there is no git on this machine
 └── ModelError            the model did not give an answer that can be used
@@ -186,6 +187,10 @@ class ArchiveError(FinnError):
 
 class ArchiveUnreachable(ArchiveError):
     """No answer, or none in time. That is not the same as a remote without an archive."""
+
+
+class ArchiveSlow(ArchiveError):
+    """The time that git was given is up; nothing half done counts."""
 
 
 class ArchiveRefused(ArchiveError):

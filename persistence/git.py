@@ -25,7 +25,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from persistence.disk import Disk, read, refused, replace
-from persistence.errors import ArchiveError, ArchiveRefused, ArchiveUnreachable, GitMissing, UsageError
+from persistence.errors import ArchiveError, ArchiveRefused, ArchiveSlow, ArchiveUnreachable, GitMissing, UsageError
 
 LOCAL_S = 300.0  #: how long a command may take that touches only the disk
 REMOTE_S = 300.0  #: and one that talks to the remote
@@ -307,12 +307,14 @@ class Git:
 def failed(command: str, answer: Answer) -> ArchiveError:
     """The error for a command on the own repository that did not work."""
     if answer.late:
-        return ArchiveError(f"git {command} took too long and was ended", hint="is the disk slow or full?")
+        return ArchiveSlow(f"git {command} took too long and was ended", hint="is the disk slow or full?")
     return ArchiveError(f"git {command} failed: {answer.gist}", hint="it is tried again")
 
 
 def away(command: str, remote: Remote, answer: Answer) -> ArchiveError:
-    """The error for a command that had to do with the remote."""
+    """The error for a command that had to do with the remote. What became of a branch, `push` says on its output."""
+    refs = [line for line in answer.out.decode(errors="replace").splitlines() if line.startswith("!")]
+    answer = answer._replace(error="\n".join((answer.error, *refs)))
     what = f"git {command} with {remote.url} failed: {answer.gist}"
     if answer.late:
         what = f"git {command} with {remote.url} got no answer in time"
