@@ -1,7 +1,7 @@
 """A bucket, and the way into it: what a URL and the keys say, and boto3's client made of them.
 
-boto3 is loaded with the first call and costs 0.3 s. It reads no checksum into an answer and adds none to a request, as
-R2 takes none; it repeats nothing, for an answer of its own making would hide what happened to the first attempt.
+boto3 is loaded with the first call and costs 0.3 s. It adds no checksum to a request and asks for none in an answer, as
+R2 takes none; it repeats nothing, for what it made of two attempts would hide what happened to the first.
 """
 
 import logging

@@ -1,0 +1,100 @@
+"""The file store under kill -9 and power loss: what it said it kept is there, whole, and nothing else is.
+
+power loss = a copy of the image of a mounted ext4: what was not made durable is not in it     (needs root)
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persistence.stores.file import FileStore
+from tests.conftest import count
+
+ROUNDS = count(8, 200)
+SIZE = 20_000
+
+#: Writes one object after another and names each in a line once it is kept.
+WRITER = f"""
+import itertools, sys
+from pathlib import Path
+from persistence.stores.file import FileStore
+store = FileStore(Path(sys.argv[1]))
+print("ready", flush=True)
+for n in itertools.count():
+    store.create(f"log/{{n:06d}}", f"{{n:06d}}".encode() * {SIZE // 6})
+    store.put("manifest/HINT", f"{{n:06d}}".encode() * {SIZE // 6})
+    print(n, flush=True)
+"""
+
+
+def body(n: int) -> bytes:
+    return f"{n:06d}".encode() * (SIZE // 6)
+
+
+def killed_after(root: Path, lines: int) -> int:
+    """How many objects a writer had named when it was killed, which was soon after it had named so many."""
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [line for line, _ in zip(writer.stdout, range(lines + 1), strict=False)]
+        writer.kill()
+        told += writer.stdout.read().splitlines(keepends=True)
+    return len([line for line in told if line.endswith("\n")]) - 1
+
+
+def test_a_killed_writer_leaves_whole_objects_and_all_that_it_named(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    for round_ in range(ROUNDS):
+        root = tmp_path / str(round_)
+        root.mkdir()
+        named = killed_after(root, rng.randrange(1, 30))
+        store = FileStore(root)
+        found = [each.key for each in store.list("log/")]
+        assert found == [f"log/{n:06d}" for n in range(len(found))]
+        assert len(found) in (named, named + 1)  # the last one may have been kept and not yet named
+        assert [store.get(key) for key in found] == [body(n) for n in range(len(found))]
+        assert store.get("manifest/HINT") in (body(named - 1), body(named))
+
+
+@contextlib.contextmanager
+def mounted(image: Path, folder: Path) -> Iterator[Path]:
+    folder.mkdir()
+    # `commit`: the kernel's own writing every five seconds must not make durable what the store forgot.
+    tried = subprocess.run(
+        ["mount", "-o", "loop,commit=300", str(image), str(folder)], check=False, capture_output=True, text=True
+    )
+    if tried.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {tried.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
+@pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="there is no mkfs.ext4")
+def test_what_was_kept_survives_a_power_loss(tmp_path: Path) -> None:
+    image, crashed = tmp_path / "disk", tmp_path / "crashed"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
+    with mounted(image, tmp_path / "live") as root:
+        store = FileStore(root)
+        for n in range(5):
+            store.create(f"orphans/3-writer/{n}", body(n))
+        store.put("manifest/HINT", body(6))
+        store.put("manifest/HINT", body(7))
+        store.delete("orphans/3-writer/0")
+        (root / "unsynced").write_bytes(b"x")
+        shutil.copyfile(image, crashed)
+    with mounted(crashed, tmp_path / "after") as root:
+        store = FileStore(root)
+        kept = {found.key: store.get(found.key) for found in store.list("")}
+    expected = {f"orphans/3-writer/{n}": body(n) for n in range(1, 5)} | {"manifest/HINT": body(7)}
+    assert kept == expected  # and "unsynced", which nobody made durable, shows that the power was lost
