@@ -1,16 +1,32 @@
 """A turn that runs: the task it runs in, and the channel from its loop to the log and to whoever watches."""
 
 import asyncio
-from typing import Literal
+from typing import Any, Literal
 
 from agent.loop import Agent, Turn
 from agent.session import SESSIONS
-from persistence.errors import FinnError, StorageError
+from persistence.clock import Clock
+from persistence.errors import FinnError, StorageError, StoreError
 from persistence.events import SYSTEM, By, Event, Json, PromptMode, Record, SteerTaken, seq_of
 from persistence.journal import Journal
 from persistence.subscription import Moment
 
 STORAGE_PAUSE_S = 1.0  #: before a record that the disk refused is tried again
+STORE_AWAY = "the store does not answer; the turn goes on when it does (nothing is lost meanwhile)"
+STORE_WAIT_S = 10.0  #: how long the store may take before whoever waits is told
+
+
+async def in_time(coming: "asyncio.Future[Any]", journal: Journal, clock: Clock) -> bool:
+    """Waits for a record. At level store no longer than STORE_WAIT_S; whether it came, or failed, in that time."""
+    if not journal.holding:
+        await asyncio.wait([coming])
+        return True
+    patience = asyncio.ensure_future(clock.sleep(STORE_WAIT_S))
+    try:
+        await asyncio.wait([coming, patience], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        patience.cancel()
+    return coming.done()
 
 
 class RunningTurn:
@@ -60,12 +76,24 @@ class RunningTurn:
     async def _commit(self, event: Event, by: By) -> Record:
         while True:
             try:
-                return await self._journal.commit(event, stream=self.session, by=by)
+                return await self._confirmed(event, by)
             except StorageError as error:
                 if not error.retryable:
                     raise
                 self.show("error", {"code": error.code, "message": str(error), "recoverable": True})
                 await self._clock.sleep(STORAGE_PAUSE_S)
+
+    async def _confirmed(self, event: Event, by: By) -> Record:
+        """Makes an event durable; at level store it waits for the store, however long it is away, and says so."""
+        if not self._journal.holding:
+            return await self._journal.commit(event, stream=self.session, by=by)
+        coming = asyncio.ensure_future(self._journal.commit(event, stream=self.session, by=by))
+        try:
+            while not await in_time(coming, self._journal, self._clock):
+                self.show("error", {"code": StoreError.code, "message": STORE_AWAY, "recoverable": True})
+        finally:
+            coming.cancel()
+        return coming.result()
 
     def show(self, kind: str, data: dict[str, Json]) -> None:
         """Shows something that is not kept."""

@@ -3,6 +3,9 @@
     say ─▶ user_message (durable) ─▶ waiting ─▶ turn_started ─▶ the loop ─▶ turn_ended ─▶ the next that waits
                                         └ steer, follow_up: heard by the turn that runs
 
+A message is taken once it is durable, at level store once the store has it; who waits for that for too long is told to
+come back, and the same request id then gives the same answer.
+
 A turn belongs to the agent, not to whoever asked for it. What was running when the process died is closed as
 interrupted at the next start; what was waiting then runs, in order. Nothing is run again by itself.
 """
@@ -17,10 +20,10 @@ from agent.context import Entry, entry_of, load
 from agent.identity import IdentityFiles
 from agent.interruption import INTERRUPTED, NOTE, UNKNOWN_OUTCOME, close_interrupted
 from agent.loop import Agent, Live, Turn
-from agent.running import RunningTurn
+from agent.running import STORE_WAIT_S, RunningTurn, in_time
 from agent.session import SESSIONS, Session, Waiting, queue, text_sha
 from persistence.clock import Ids
-from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound
+from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound, StoreUnreachable
 from persistence.events import (
     OWNER,
     SYSTEM,
@@ -96,7 +99,7 @@ class Turns:
         self._admit = admit
         self._running: dict[str, RunningTurn] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
-        self._arriving: dict[tuple[str, str], asyncio.Future[Accepted]] = {}
+        self._arriving: dict[tuple[str, str], asyncio.Future[Record]] = {}
         self._contexts: OrderedDict[str, list[Entry]] = OrderedDict()
         self._places = asyncio.Semaphore(TURNS_AT_ONCE)
         self._group: asyncio.TaskGroup | None = None
@@ -129,8 +132,9 @@ class Turns:
     ) -> Accepted:
         """Takes a message; it is durable when this returns, and will be answered.
 
-        Raises EmptyPrompt, NotFound, Draining, Busy, IdempotencyMismatch, StorageError, TooLarge. The same request id
-        with the same text gives the first answer again.
+        Raises EmptyPrompt, NotFound, Draining, Busy, IdempotencyMismatch, StorageError, TooLarge, Fenced, and
+        StoreUnreachable where the store takes too long to confirm it: it may yet be taken. The same request id with the
+        same text gives the first answer again.
         """
         if not text.strip():
             raise EmptyPrompt("the prompt is empty", hint="say something")
@@ -144,7 +148,7 @@ class Turns:
                 )
             return Accepted(known.turn, known.seq, repeated=True)
         if (session, request_id) in self._arriving:
-            await asyncio.wait([self._arriving[session, request_id]])
+            await self._arrival(self._arriving[session, request_id])
             return await self.say(session, text, request_id, mode, by)
         if self._draining:
             raise Draining("finn is stopping and takes no new prompts", hint="it will be back in a moment")
@@ -153,22 +157,36 @@ class Turns:
     async def _take_in(
         self, session: str, state: Session, text: str, request_id: str, mode: PromptMode, by: By
     ) -> Accepted:
-        arriving = sum(1 for one, _ in self._arriving if one == session)
-        if len(state.waiting) + arriving >= WAITING_MOST:
+        on_their_way = sum(1 for one, _ in self._arriving if one == session)
+        if len(state.waiting) + on_their_way >= WAITING_MOST:
             raise Busy(f"{WAITING_MOST} prompts already wait in this session", hint="wait for an answer, or stop it")
         running = self._running.get(session)
         mode = mode if running else "prompt"
         turn = running.id if running and mode != "prompt" else self._ids.new()
-        idle = state.running is None and not state.waiting and not arriving and running is None
+        idle = state.running is None and not state.waiting and not on_their_way and running is None
         event = UserMessage(turn=turn, parent=state.leaf if idle else None, text=text, request_id=request_id, mode=mode)
-        arrival = self._arriving[session, request_id] = asyncio.get_running_loop().create_future()
-        try:
-            await self._admit()
-            record = await self._journal.commit(event, stream=session, by=by)
-        finally:
-            del self._arriving[session, request_id]
-            arrival.cancel()
-        return Accepted(turn, record.seq)
+        arriving = asyncio.ensure_future(self._record(event, session, by))
+        self._arriving[session, request_id] = arriving
+        arriving.add_done_callback(lambda done: self._arrived(session, request_id, done))
+        await self._arrival(arriving)
+        return Accepted(turn, arriving.result().seq)
+
+    async def _record(self, event: UserMessage, session: str, by: By) -> Record:
+        await self._admit()
+        return await self._journal.commit(event, stream=session, by=by)
+
+    async def _arrival(self, arriving: asyncio.Future[Record]) -> None:
+        """Waits until a message is taken or refused; for the store no longer than a caller can wait."""
+        if not await in_time(arriving, self._journal, self._agent.clock):
+            raise StoreUnreachable(
+                f"the store has not confirmed the prompt within {STORE_WAIT_S:.0f} s",
+                hint="send it again under the same request id; it is taken once the store answers",
+            )
+
+    def _arrived(self, session: str, request_id: str, done: asyncio.Future[Record]) -> None:
+        del self._arriving[session, request_id]
+        if not done.cancelled():
+            done.exception()  # told to whoever still waits; a caller that left is no reason for a warning
 
     async def stop(self, session: str) -> bool:
         """Ends the running turn; whether there was one. What waits goes on waiting, then runs."""

@@ -266,9 +266,14 @@ class Journal:
             self._see(self._level.let_go(self.confirmed))
 
     def fence(self, reason: str) -> None:
-        """Another writer has this log now: what is not yet seen, and all that is said from now on, raises Fenced."""
+        """Another writer has this log now: what is not yet seen, and all that is said from now on, raises Fenced.
+
+        Whoever watches sees what was shown so far, and then the end.
+        """
         self._level = self._level or Level()
         self._level.fence(reason)
+        for subscription in [one for some in self._subscriptions.values() for one in some]:
+            subscription.close()
 
     def reign(self, epoch: int) -> None:
         """Records carry this epoch from now on: it was claimed after the start."""
