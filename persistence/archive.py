@@ -35,7 +35,7 @@ from persistence.errors import (
 from persistence.git import LOCAL_S, REMOTE_S, Answer, Git, Remote, away, branch, failed
 from persistence.picture import Picture, Source, blobs_of, of
 from persistence.replay import Means, Paths
-from persistence.retrieval import Restored, retrieve, unpacked
+from persistence.retrieval import SNAPSHOT_BYTES, Restored, retrieve, unpacked
 from persistence.streams import REIGNS, Reigns
 from persistence.tree import BLOBS, Entry, State
 
@@ -351,7 +351,7 @@ class Archive:
         return self._tip
 
     def _read(self, commit: str) -> Tip:
-        listed = unpacked(self._git, commit)
+        listed = [path for path, _ in unpacked(self._git, commit)]
         try:
             state = self._state(commit)
             known = tree.entries(self._picture(state))
@@ -377,10 +377,8 @@ class Archive:
         return REIGNS.load(taken.folds[REIGNS.name]["state"])
 
     def _blob(self, commit: str, path: str) -> bytes:
-        answer = self._git.run("cat-file", "blob", f"{commit}:{path}")
-        if not answer.ok:
-            raise Damaged(f"commit {commit[:12]} has no {path}: {answer.gist}", hint="another source is used")
-        return answer.out
+        [data] = self._git.objects([f"{commit}:{path}"], SNAPSHOT_BYTES)
+        return data
 
     def _commit_of(self, ref: str) -> str | None:
         """The commit that a ref names, or None where there is no such ref. Raises ArchiveError for a damaged one."""

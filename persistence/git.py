@@ -25,12 +25,21 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from persistence.disk import Disk, read, refused, replace
-from persistence.errors import ArchiveError, ArchiveRefused, ArchiveSlow, ArchiveUnreachable, GitMissing, UsageError
+from persistence.errors import (
+    ArchiveError,
+    ArchiveRefused,
+    ArchiveSlow,
+    ArchiveUnreachable,
+    Damaged,
+    GitMissing,
+    UsageError,
+)
 
 LOCAL_S = 300.0  #: how long a command may take that touches only the disk
 REMOTE_S = 300.0  #: and one that talks to the remote
 STALLED_S = 30  #: a transfer without a byte for so long is given up
 CONNECT_S = 10  #: for ssh
+OBJECT_BYTES = 512 << 20  #: the largest object that is read
 SHOWN_CHARS = 300  #: how much of what git says goes into an error
 MISSING = 127  #: what `env` answers where there is no such command
 
@@ -247,22 +256,26 @@ class Git:
             raise failed(args[0], answer)
         return answer.out
 
-    def objects(self, names: Iterable[str], limit_s: float = LOCAL_S) -> Iterator[bytes]:
-        """The bytes of the objects of these ids, one after the other. Raises ArchiveError, GitMissing."""
+    def objects(self, names: Iterable[str], most: int = OBJECT_BYTES, limit_s: float = LOCAL_S) -> Iterator[bytes]:
+        """The bytes of the objects of these names, one after the other.
+
+        Raises Damaged for one that is not there or has more than `most` bytes (which are not read), ArchiveError where
+        git fails, GitMissing.
+        """
         with self._started(("cat-file", "--batch"), False, limit_s) as (process, _):
             assert process.stdin is not None and process.stdout is not None
             for name in names:
-                try:
+                with suppress(BrokenPipeError):  # git ended early: then it answers nothing
                     process.stdin.write(name.encode() + b"\n")
                     process.stdin.flush()
-                except BrokenPipeError:
-                    raise ArchiveError(f"git ended before it gave object {name}", hint="run it again") from None
-                head = process.stdout.readline().split()
-                size = int(head[2]) if len(head) == 3 else -1
-                data = process.stdout.read(size + 1)[:-1] if size >= 0 else b""
-                if len(data) != size:
-                    raise ArchiveError(f"git has no object {name}", hint="the archive is damaged or cut short")
-                yield data
+                head = process.stdout.readline()
+                size = _size(name, head)
+                if size > most:
+                    raise Damaged(f"{name} has {size} bytes, more than it can have", hint="another source is used")
+                data = process.stdout.read(size + 1)
+                if len(data) != size + 1:
+                    raise ArchiveError(f"git ended before it gave {name}", hint="it is tried again")
+                yield data[:-1]
 
     @contextmanager
     def _started(
@@ -273,9 +286,13 @@ class Git:
             import git  # on first use: it costs 60 ms, and looks for the command
         except ImportError as error:
             raise _missing() from error
+        try:
+            repository = git.Repo(self.folder, expand_vars=False)
+        except (git.InvalidGitRepositoryError, git.NoSuchPathError) as error:
+            raise ArchiveError(f"{self.folder} is no git repository", hint="it is made anew") from error
         environment = ENVIRONMENT | (self.remote.environment() if remote and self.remote else {})
         late = threading.Event()
-        with git.Repo(self.folder, expand_vars=False) as repo:
+        with repository as repo:
             try:
                 started = repo.git.execute(
                     [*_PREFIX, f"--git-dir={self.folder}", *args],
@@ -302,6 +319,16 @@ class Git:
             return read(self._disk, path) == data
         except FileNotFoundError:
             return False
+
+
+def _size(name: str, head: bytes) -> int:
+    """How many bytes follow this line of `git cat-file --batch`."""
+    fields = head.split()
+    if not fields:
+        raise ArchiveError(f"git ended before it gave {name}", hint="it is tried again")
+    if len(fields) != 3:
+        raise Damaged(f"git has no {name}", hint="another source is used")
+    return int(fields[2])
 
 
 def failed(command: str, answer: Answer) -> ArchiveError:

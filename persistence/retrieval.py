@@ -25,7 +25,7 @@ from persistence.codec import rest
 from persistence.disk import replace
 from persistence.errors import Damaged, StorageError, TooLarge
 from persistence.events import SYSTEM, ChunkSealed
-from persistence.git import Git
+from persistence.git import OBJECT_BYTES, Git
 from persistence.picture import Picture, of
 from persistence.replay import Means, Paths
 from persistence.scan import segment_name
@@ -36,7 +36,8 @@ from persistence.wal import Head, Pending, Wal, Written
 
 # A remote is not to be believed: what it sends is bounded before it is read.
 MEMBERS = 1_000_000
-MEMBER_BYTES = 512 << 20
+MEMBER_BYTES = OBJECT_BYTES
+SNAPSHOT_BYTES = 128 << 20
 TOTAL_BYTES = 16 << 30
 
 
@@ -61,28 +62,29 @@ class Restored:
     problems: tuple[str, ...]
 
 
-def unpacked(git: Git, commit: str) -> dict[str, Member]:
-    """The files of a commit's tree by their path. Raises ArchiveError, TooLarge."""
-    members: dict[str, Member] = {}
-    total = 0
+def unpacked(git: Git, commit: str) -> Iterator[tuple[str, Member]]:
+    """The files of a commit's tree with their paths. Raises ArchiveError."""
     for line in git.ask("ls-tree", "-r", "-z", "-l", "--full-tree", commit).split(b"\0"):
         head, _, path = line.partition(b"\t")
         fields = head.split()
         if len(fields) == 4 and fields[1] == b"blob":
-            member = Member(fields[2].decode(), int(fields[3]))
-            members[path.decode(errors="surrogateescape")] = member
-            total += member.bytes
-            if member.bytes > MEMBER_BYTES or total > TOTAL_BYTES or len(members) > MEMBERS:
-                raise TooLarge(f"commit {commit[:12]} holds more than an archive can", hint="another source is used")
+            yield path.decode(errors="surrogateescape"), Member(fields[2].decode(), int(fields[3]))
+
+
+def _bounded(git: Git, commit: str) -> dict[str, Member]:
+    members = dict(unpacked(git, commit))
+    sizes = [member.bytes for member in members.values()]
+    if len(members) > MEMBERS or sum(sizes) > TOTAL_BYTES or max(sizes, default=0) > MEMBER_BYTES:
+        raise TooLarge(f"commit {commit[:12]} holds more than an archive can", hint="another source is used")
     return members
 
 
 def retrieve(git: Git, state: State, into: Path, means: Means, epoch: int) -> Restored:
-    """Builds wal, snapshots, chunks and blobs in the empty `into`. Raises Damaged, ArchiveError, StorageError."""
-    paths, members = Paths(into), unpacked(git, state.commit)
+    """Builds wal, snapshots, chunks and blobs in the empty `into`. Raises Damaged, TooLarge, ArchiveError."""
+    paths, members = Paths(into), _bounded(git, state.commit)
     for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs):
         means.disk.mkdir(folder)
-    text = git.ask("cat-file", "blob", _member(members, SNAPSHOT).name)
+    [text] = git.objects([_member(members, SNAPSHOT).name], SNAPSHOT_BYTES)
     taken = tree.snapshot_of(state, text)
     picture = of(taken)
     unpacking = _Unpacking(git, means, paths, members)
