@@ -14,7 +14,6 @@ from persistence.stores import open_store
 from tests.fault_proxy import Fault, FaultProxy
 from tests.s3_server import S3Server
 
-
 ROOT = Path(__file__).parents[2]
 
 

@@ -210,6 +210,25 @@ def test_of_eight_creates_at_once_one_succeeds(store: Store) -> None:
         assert store.get(f"log/{number}") == f"writer {winners[0]}".encode()
 
 
+def test_a_reader_sees_the_old_bytes_or_the_new_and_never_a_mixture(store: Store) -> None:
+    bodies = (b"a" * 300_000, b"b" * 200_000)
+    store.put("manifest/HINT", bodies[0])
+    done = threading.Event()
+
+    def read() -> list[bytes]:
+        seen = []
+        while not done.is_set():
+            seen.append(store.get("manifest/HINT"))
+        return [data for data in seen if data not in bodies]
+
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(read)
+        for number in range(40):
+            store.put("manifest/HINT", bodies[number % 2])
+        done.set()
+    assert reading.result() == []
+
+
 def test_a_large_object_comes_back_whole(store: Store) -> None:
     data = os.urandom(1 << 20) * 11
     store.create("seg/1", data)
