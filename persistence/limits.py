@@ -82,5 +82,5 @@ def amount(count: int) -> str:
     """Bytes as people say them."""
     for unit, size in (("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)):
         if count >= size:
-            return f"{count / size:.3g} {unit}"
+            return f"{float(f'{count / size:.3g}'):g} {unit}"
     return f"{count} bytes"

@@ -22,6 +22,7 @@ export const login = (token) => ask("POST", "/login", { token });
 export const logout = () => ask("POST", "/logout", {});
 export const stop = (id) => ask("POST", `/api/sessions/${id}/stop`, {});
 export const health = () => ask("GET", "/health", undefined, [503]);
+export const storage = () => ask("GET", "/api/storage");
 export const sessions = (after) => ask("GET", `/api/sessions?limit=100${after ? `&after=${encodeURIComponent(after)}` : ""}`);
 export const session = (id) => ask("GET", `/api/sessions/${id}`);
 export const createSession = (title) => ask("POST", "/api/sessions", { title });

@@ -6,7 +6,7 @@
 import * as api from "./api.js";
 import * as keep from "./keep.js";
 import { change, page, toast } from "./page.js";
-import { pulse } from "./pulse.js";
+import { pulse, pulseSoon } from "./pulse.js";
 import { dropSession, noteSession } from "./sessions.js";
 import { GONE, LOGGED_OUT, openSocket } from "./socket.js";
 import { EMPTY, firstKnownSeq, fold, runningTurn, withPage } from "./transcript.js";
@@ -176,9 +176,13 @@ const EFFECTS = {
     keep.acknowledged(id, frame.data.request_id);
     change({ outbox: keep.outbox(id) });
     touch(id);
+    pulseSoon();
   },
   message: (id, frame) => frame.seq > page.transcript.helloSeq && frame.data.text && change({ said: frame.data.text }),
-  turn_end: (id) => touch(id),
+  turn_end: (id) => {
+    touch(id);
+    pulseSoon();
+  },
   draining: () => {
     change({ draining: true });
     setTimeout(() => change({ draining: false }), RESTART);
@@ -207,6 +211,7 @@ function notDone(id, { code, message, hint, request_id }) {
     keep.refused(id, request_id, { code, message, hint });
     change({ outbox: keep.outbox(id) });
   } else toast(message);
+  if (code === "store_unavailable" || code === "fenced") pulse(); // and the status line says so for as long as it is so
 }
 
 const frameOf = ({ type, text, request_id }) => ({ type, text, request_id });

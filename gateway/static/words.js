@@ -53,6 +53,20 @@ export function duration(ms) {
   return `${Math.round(ms / 60_000)} min`;
 }
 
+/** Seconds of waiting or age, as people say them. */
+export function span(seconds) {
+  const unit = SPANS.find(([, length]) => seconds >= 2 * length) ?? SPANS.at(-1);
+  return `${Math.round(Math.max(0, seconds) / unit[1])} ${unit[0]}`;
+}
+const SPANS = [["d", 86_400], ["h", 3_600], ["min", 60], ["s", 1]];
+
+/** Bytes as people say them. */
+export function size(bytes) {
+  const unit = SIZES.find(([, length]) => bytes >= length);
+  return unit ? `${Number((bytes / unit[1]).toPrecision(3))} ${unit[0]}` : `${bytes} bytes`;
+}
+const SIZES = [["GB", 2 ** 30], ["MB", 2 ** 20], ["KB", 2 ** 10]];
+
 const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit" });
 const day = new Intl.DateTimeFormat(undefined, { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
 

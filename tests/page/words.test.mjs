@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { leftOut, tierRows } from "../../gateway/static/copies.js";
 import { delay } from "../../gateway/static/socket.js";
-import { hasModel, statusLine } from "../../gateway/static/status.js";
-import { ageGroup, argsOf, duration, exitStatus, plainTerminal, stepsWords, titleOf, toolWords, usageWords } from "../../gateway/static/words.js";
+import { hasModel, standsBy, statusLine, troubleWords } from "../../gateway/static/status.js";
+import { ageGroup, argsOf, duration, exitStatus, plainTerminal, size, span, stepsWords, titleOf, toolWords, usageWords } from "../../gateway/static/words.js";
 
 const call = (name, args, more = {}) => ({ name, args: JSON.stringify(args), result: "ok", isError: false, details: null, ...more });
 const check = (observedValue, status = "pass", output) => [{ observedValue, status, output }];
@@ -73,6 +74,73 @@ test("the status line says the worst true thing", () => {
   assert.equal(line(facts({}, "pass", { reachable: false })), "Reconnecting…");
   assert.equal(line(facts({}, "pass", { link: "waiting", draining: true })), "finn is restarting");
   assert.equal(line(facts({}, "pass", { health: null })), "Connecting…");
+});
+
+const copied = (more = {}) => ({ "wal:lastSeq": check(40), "store:lagSeq": check(0), "store:lagSeconds": check(0), ...more });
+
+test("the status line says where what was said is kept, and never more than is so", () => {
+  const line = (checks, seq = 40) => statusLine(facts(checks, "pass", { transcript: { seq } })).text;
+  assert.equal(line(copied()), "Saved here and in store");
+  assert.equal(line(copied(), 41), "Saved here, store follows"); // what was just said is not in what health told
+  assert.equal(line(copied({ "store:lagSeq": check(2) })), "Saved here, store follows");
+  assert.equal(line(copied({ "store:lagSeq": check(2) }), 38), "Saved here, store follows");
+  assert.equal(line(copied({ "git:lagSeconds": check(1200) })), "Saved here and in store");
+  assert.equal(line(copied({ "git:lagSeconds": check(0) })), "Saved here, store and git");
+  assert.equal(line({ "git:lagSeconds": check(0) }), "Saved here and in git");
+  assert.equal(line({ "git:lagSeconds": check(10) }), "Saved on this machine");
+});
+
+test("a store that fails is told with how long it has", () => {
+  const failing = { "store:lastError": check("refused", "warn", "look at it") };
+  const line = (more, link = "open") => statusLine(facts(copied({ ...failing, ...more }), "warn", { link }));
+  assert.equal(line({ "store:failingSeconds": check(185) }).text, "Store unreachable for 3 min");
+  assert.equal(line({ "store:lagSeconds": check(9000) }).text, "Store unreachable for 3 h");
+  assert.equal(line({}).text, "Store unreachable, saved here");
+  assert.match(line({}).detail, /saved on this machine and goes to the store/);
+  assert.match(line({ "store:durability": check("store") }).detail, /waits until the store answers/);
+  assert.equal(line({}, "waiting").text, "Reconnecting…");
+  const git = { "git:lastError": check("rejected", "warn", "look"), "git:lagSeconds": check(9) };
+  assert.equal(statusLine(facts(copied(git), "warn")).text, "Saved here; git copy fails");
+});
+
+test("another instance that took over is told before everything else", () => {
+  const health = { status: "warn", checks: { "gateway:state": check("fenced", "warn", "x") } };
+  assert.equal(statusLine(facts({}, "warn", { health, link: "waiting", draining: true })).text, "Another instance took over");
+  assert.deepEqual([standsBy(health), standsBy(null), standsBy({ status: "warn" })], [true, false, false]);
+});
+
+test("files that are on this machine only are told", () => {
+  const given = facts(copied({ "files:leftOut": check(2, "warn", "big.iso (larger than 8 MB)") }), "warn");
+  assert.equal(statusLine(given).text, "Saved, but for some files");
+});
+
+test("what keeps the page from its work has a title and says what happens next", () => {
+  const titles = ["starting", "draining", "fenced", "store_unavailable"].map((code) => troubleWords({ code, message: "x", hint: "" }).title);
+  assert.deepEqual(titles, ["finn is starting", "finn is restarting", "Another instance took over", "finn waits for its memory"]);
+  assert.deepEqual(troubleWords({ code: "internal", message: "It broke.", hint: "" }), { title: "It broke.", hint: "The page tries again by itself." });
+});
+
+test("each tier is told with what it has and since when", () => {
+  const now = Date.parse("2026-01-01T00:10:00Z");
+  const tier = { name: "store", state: "saved", at: "2026-01-01T00:09:58Z", bytes: 2 ** 21, lag_seq: 0, lag_s: 0, error: null, since: null, place: "s3://b" };
+  const words = (more) => tierRows({ tiers: [{ ...tier, ...more }] }, now)[0].words;
+  assert.equal(words({}), "Has everything, as of 2 s ago · 2 MB");
+  assert.equal(words({ name: "local" }), "Has everything · 2 MB");
+  assert.equal(words({ state: "behind", lag_seq: 12, lag_s: 2040, bytes: null }), "Lacks 12 records of the last 34 min");
+  assert.equal(words({ state: "failing", since: "2026-01-01T00:07:00Z", lag_seq: 1, bytes: null }), "Fails for 3 min, lacks 1 record");
+  assert.equal(words({ state: "unknown", at: null, bytes: null }), "Has not answered yet");
+  assert.deepEqual(tierRows({ tiers: [{ ...tier, state: "failing", error: "no answer" }] }, now)[0],
+    { name: "The store", tone: "warn", words: "Fails · 2 MB", place: "s3://b", error: "no answer" });
+});
+
+test("caches are not among what is left out", () => {
+  const left = [{ path: "a/.git", why: "a folder of caches or dependencies" }, { path: "b", why: "larger than 8 MB" }];
+  assert.deepEqual(leftOut({ left_out: left }).map((each) => each.path), ["b"]);
+});
+
+test("spans and sizes are short", () => {
+  assert.deepEqual([-1, 2.4, 119, 185, 7200, 180_000].map(span), ["0 s", "2 s", "119 s", "3 min", "2 h", "2 d"]);
+  assert.deepEqual([0, 1023, 1536, 8 * 2 ** 20, 2 ** 30].map(size), ["0 bytes", "1023 bytes", "1.5 KB", "8 MB", "1 GB"]);
 });
 
 test("a builtin model counts as none", () => {

@@ -89,7 +89,15 @@ def test_a_file_that_fits_exactly_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KB"), (8 << 20, "8 MB"), (1 << 30, "1 GB")]
+    ("count", "said"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1536, "1.5 KB"),
+        (1023 << 10, "1020 KB"),
+        (8 << 20, "8 MB"),
+        (1 << 30, "1 GB"),
+    ],
 )
 def test_an_amount_reads_as_people_say_it(count: int, said: str) -> None:
     assert amount(count) == said

@@ -6,6 +6,7 @@ import { UNTITLED } from "../sessions.js";
 import { html, nothing, ref } from "../vendor.js";
 import { count } from "../words.js";
 import { ICONS } from "../icons.js";
+import { copiesView } from "./copies.js";
 import { iconButton, keyCaps } from "./parts.js";
 
 const SHOWN = 40;
@@ -16,7 +17,7 @@ export function dialogView() {
   return DIALOGS[page.dialog]?.() ?? nothing;
 }
 
-const DIALOGS = { palette: paletteView, keys: keysView };
+const DIALOGS = { palette: paletteView, keys: keysView, copies: keptView };
 const close = () => change({ dialog: null });
 
 // A dialog can open only once it is part of the page, which is after this drawing.
@@ -82,6 +83,16 @@ function go(entry) {
 
 function outside(event) {
   if (event.target === event.currentTarget) close();
+}
+
+// ── where it is kept ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+function keptView() {
+  return html`
+    <dialog class="sheet copies" aria-labelledby="copies-title" data-testid="copies" ${ref(show)} @close=${close} @click=${outside}>
+      <header><h2 id="copies-title">Where it is kept</h2>${iconButton({ icon: ICONS.close, label: "Close", run: close })}</header>
+      <div class="copies-body">${copiesView()}</div>
+    </dialog>`;
 }
 
 // ── shortcuts ────────────────────────────────────────────────────────────────────────────────────────────────────────

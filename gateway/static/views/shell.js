@@ -5,6 +5,7 @@ import { loadEarlier, open, wake } from "../conversation.js";
 import { change, dismiss, page } from "../page.js";
 import { titleFor, UNTITLED } from "../sessions.js";
 import { start } from "../start.js";
+import { standsBy, troubleWords } from "../status.js";
 import { html, nothing, ref, repeat } from "../vendor.js";
 import { ICONS } from "../icons.js";
 import { composerView } from "./composer.js";
@@ -67,7 +68,7 @@ function headView() {
 function reconnectView() {
   const shown = page.current !== null && !page.gone && (page.draining || page.late);
   if (!shown) return nothing;
-  const words = page.draining ? "finn is restarting. The page comes back by itself." : "Reconnecting. What you write waits here and is sent then.";
+  const words = standsBy(page.health) ? "Another instance took over. What you write waits here." : page.draining ? "finn is restarting. The page comes back by itself." : "Reconnecting. What you write waits here and is sent then.";
   return html`<div class="reconnect" data-testid="reconnect-bar" role="status">${movingLine()}<span>${words}</span>
     <button type="button" class="quiet" @click=${wake}>Try now</button></div>`;
 }
@@ -90,8 +91,8 @@ const goneView = () => html`
     <button type="button" class="button" @click=${newChat}>${ICONS.plus}<span>New chat</span></button></section>`;
 
 const troubleView = (error, again) => html`
-  <section class="trouble" role="alert"><h1>${error.code === "starting" ? "finn is starting" : error.message}</h1>
-    <p>${error.code === "starting" ? "It reads its log first. The page goes on by itself." : error.hint || "The page tries again by itself."}</p>
+  <section class="trouble" role="alert" data-testid="trouble"><h1>${troubleWords(error).title}</h1>
+    <p>${troubleWords(error).hint}</p>
     <button type="button" class="button" data-testid="retry" @click=${again}>${ICONS.again}<span>Try now</span></button></section>`;
 
 const toastView = (toast) => html`

@@ -2,6 +2,7 @@
 
 import { say } from "../conversation.js";
 import { page, toast } from "../page.js";
+import { copiesIn } from "../copies.js";
 import { hasModel } from "../status.js";
 import { html, nothing } from "../vendor.js";
 import { ICONS } from "../icons.js";
@@ -25,7 +26,7 @@ export function welcomeView() {
       <ul class="things">${THINGS.map(thing)}</ul>
       ${page.health && !hasModel(page.health) ? noModel() : nothing}
       <p class="kept">What you say is written to a log on the machine I run on before I answer, in <code>~/.finn</code> unless it was
-        started with another folder. ${whoElse(page.health)}</p>
+        started with another folder. ${copiesOf(page.health)} ${whoElse(page.health)}</p>
     </section>`;
 }
 
@@ -34,11 +35,17 @@ function thing([words, why, icon]) {
     ${ICONS[icon]}<span class="thing-words">${words}</span><span class="thing-why">${why}</span></button></li>`;
 }
 
+function copiesOf(health) {
+  const { store, git } = copiesIn(health?.checks ?? {});
+  if (store && git) return "A second later a copy is in the store you gave me, and within the hour in git: lose this machine, and I go on from there.";
+  if (store) return "A second later a copy is in the store you gave me: lose this machine, and I go on from there.";
+  return git ? "Within the hour a copy is in the git repository you gave me." : "";
+}
+
 function whoElse(health) {
   if (!health) return "";
   if (hasModel(health)) return "The model that answers sees the chat.";
-  const copied = Object.keys(health.checks ?? {}).some((name) => /^(store|git):/.test(name));
-  return copied ? "" : "It goes nowhere else.";
+  return copiesIn(health.checks ?? {}).any ? "" : "It goes nowhere else.";
 }
 
 function noModel() {
