@@ -29,6 +29,7 @@ from persistence.errors import (
     Damaged,
     Fenced,
     GitMissing,
+    Newer,
     NotFound,
     UsageError,
 )
@@ -305,7 +306,7 @@ class Archive:
         if self._git.remote:
             try:
                 there = self._there(self._git.remote, limit_s)
-            except (ArchiveError, Damaged) as error:
+            except (ArchiveError, Damaged, Newer) as error:
                 if here is None:
                     raise
                 self._tell(str(error))
@@ -332,7 +333,7 @@ class Archive:
             return self._state(commit) if commit and self._sound() else None
         except GitMissing:
             raise
-        except (ArchiveError, Damaged) as error:
+        except (ArchiveError, Damaged, Newer) as error:
             self._tell(str(error))
             return None
 

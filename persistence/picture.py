@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from persistence import snapshot
 from persistence.chunks import ChunkRef
+from persistence.errors import Damaged
 from persistence.files import FILES, Kept
 from persistence.journal import Journal
 from persistence.snapshot import Snapshot
@@ -65,10 +66,13 @@ async def take(journal: Journal, *, manifest: int, time: int) -> Picture:
 
 
 def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
-    """What a snapshot alone tells: no tails. Raises KeyError, ValueError where its sections are not what is known."""
+    """What a snapshot alone tells: no tails. Raises Damaged where its sections are not of a shape that is known here."""
     sections: Mapping[str, Any] = taken.folds
-    streams = {name: STREAMS.load(state) for name, state in sections[STREAMS.name]["state"].items()}
-    files = FILES.load(sections[FILES.name]["state"]).files if FILES.name in sections else {}
+    try:
+        streams = {name: STREAMS.load(state) for name, state in sections[STREAMS.name]["state"].items()}
+        files = FILES.load(sections[FILES.name]["state"]).files if FILES.name in sections else {}
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"the snapshot at {taken.seq} is of another shape: {error}", hint="run finn verify") from error
     return Picture(
         seq=taken.seq,
         chain=taken.chain,
