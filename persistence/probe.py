@@ -10,30 +10,48 @@ unfenced, and says so. Asked for a new prefix only; the manifest remembers the a
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from persistence.clock import Entropy
 from persistence.errors import Exists, NotFound, StoreError, StoreRefused, StoreUnreachable
 from persistence.store import Store
 
 RACERS = 8
+TRIES = 3
+PAUSE_S = 1.1  #: R2 takes one write a second to one name
+
+Pause = Callable[[float], object]  #: waits so many seconds
 
 
-def probe(store: Store, entropy: Entropy) -> bool:
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
+
+
+def probe(store: Store, entropy: Entropy, pause: Pause = _pause) -> bool:
     """Whether conditional writes work. Its objects are gone afterwards. Raises StoreError where it cannot tell."""
     place = f"probe/{entropy(8).hex()}"
     with _removed(store, [f"{place}/{name}" for name in ("put", "twice", "race")]) as (plain, twice, race):
         store.put(plain, b"put")
         if store.get(plain) != b"put":
             raise StoreUnreachable(f"{store.url} does not give back what was written", hint="see what is before it")
-        return _refuses_a_second(store, twice) and _has_one_winner(store, race)
+        return _refuses_a_second(store, twice, pause) and _has_one_winner(store, race)
 
 
-def _refuses_a_second(store: Store, key: str) -> bool:
+def _refuses_a_second(store: Store, key: str, pause: Pause) -> bool:
     try:
         store.create(key, b"first")
     except StoreRefused:
         return False  # a plain write was just taken: it is the condition that this store does not know
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(
+            StoreUnreachable
+        ):  # its bytes are others: the first one's tell that it came to nothing
+            return _refused(store, key)
+        pause(PAUSE_S)
+    return _refused(store, key)
+
+
+def _refused(store: Store, key: str) -> bool:
     try:
         store.create(key, b"second")
     except Exists:
@@ -42,20 +60,24 @@ def _refuses_a_second(store: Store, key: str) -> bool:
 
 
 def _has_one_winner(store: Store, key: str) -> bool:
-    """Raises StoreError where one of the attempts had no outcome: it may have been the winner."""
+    """Raises StoreError where none was told so and one has no outcome: it may be the winner.
+
+    Beside a winner those without an outcome tell nothing: R2 answers 429 to the second write of a second to one name.
+    """
     gate = threading.Barrier(RACERS)
-    outcomes: list[bytes | StoreError] = []
+    winners: list[bytes] = []
+    unknown: list[StoreError] = []
 
     def attempt(racer: int) -> None:
         own = f"racer {racer}".encode()
         gate.wait()
         try:
             store.create(key, own)
-            outcomes.append(own)
+            winners.append(own)
         except Exists:
             return
         except StoreError as error:
-            outcomes.append(error)
+            unknown.append(error)
 
     # Daemons: an attempt that hangs must not hold up the end of the process.
     racers = [threading.Thread(target=attempt, args=(racer,), daemon=True) for racer in range(RACERS)]
@@ -63,10 +85,9 @@ def _has_one_winner(store: Store, key: str) -> bool:
         thread.start()
     for thread in racers:
         thread.join()
-    for outcome in outcomes:
-        if isinstance(outcome, StoreError):
-            raise outcome
-    return len(outcomes) == 1 and store.get(key) == outcomes[0]
+    if unknown and not winners:
+        raise unknown[0]
+    return len(winners) == 1 and store.get(key) == winners[0]
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from persistence.clock import FakeClock
 from persistence.errors import Exists, StoreError, StoreRefused, StoreUnreachable
-from persistence.probe import RACERS, probe
+from persistence.probe import PAUSE_S, RACERS, TRIES, probe
 from persistence.store import Store
 from persistence.stores import open_store
 from persistence.stores.memory import MemoryStore
@@ -58,6 +59,22 @@ class Racing(MemoryStore):
         self.put(key, data)
 
 
+class Limited(MemoryStore):
+    """Answers 429 to the second write of a second to one name, as R2 does."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.clock = clock
+        self.last: dict[str, float] = {}
+
+    def create(self, key: str, data: bytes) -> None:
+        before = self.last.setdefault(key, self.clock.now())
+        if before != self.clock.now() or key not in self.objects:
+            super().create(key, data)
+        else:
+            raise StoreUnreachable("429")
+
+
 class Undeletable(MemoryStore):
     """Gives the key no right to delete."""
 
@@ -103,13 +120,26 @@ def test_a_store_that_is_away_is_no_answer() -> None:
         probe(store, entropy)
 
 
+def test_a_store_that_takes_one_write_a_second_to_one_name_passes() -> None:
+    clock = FakeClock()
+    store = Limited(clock)
+    assert (probe(store, entropy, clock.advance), store.objects) == (True, {})
+
+
+def test_a_store_that_goes_away_before_the_second_create_is_no_answer() -> None:
+    waited: list[float] = []
+    with pytest.raises(StoreUnreachable):
+        probe(Limited(FakeClock()), entropy, waited.append)
+    assert waited == [PAUSE_S] * (TRIES - 1)
+
+
 def test_faults_never_make_a_good_store_fail_the_probe(seed: int) -> None:
     """Each try ends in the truth or in an error; "no conditions" would send the agent to an unfenced prefix."""
     rng = random.Random(seed)
     outcomes: set[bool | None] = set()
     for _ in range(200):
         try:
-            outcomes.add(probe(FaultyStore(MemoryStore(), rng, rate=0.08), rng.randbytes))
+            outcomes.add(probe(FaultyStore(MemoryStore(), rng, rate=0.08), rng.randbytes, lambda _: None))
         except StoreError:
             outcomes.add(None)
     assert outcomes == {True, None}
