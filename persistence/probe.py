@@ -42,10 +42,8 @@ def _refuses_a_second(store: Store, key: str, pause: Pause) -> bool:
         store.create(key, b"first")
     except StoreRefused:
         return False  # a plain write was just taken: it is the condition that this store does not know
-    for _ in range(TRIES - 1):
-        with contextlib.suppress(
-            StoreUnreachable
-        ):  # its bytes are others: the first one's tell that it came to nothing
+    for _ in range(TRIES - 1):  # again without harm: its bytes are others, and the first one's are looked for
+        with contextlib.suppress(StoreUnreachable):
             return _refused(store, key)
         pause(PAUSE_S)
     return _refused(store, key)

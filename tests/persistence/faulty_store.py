@@ -14,7 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from persistence.errors import StoreUnreachable
+from persistence.errors import NotFound, StoreUnreachable
 from persistence.store import Found, Store
 
 REFUSALS = ("500", "503", "409", "reset before", "time-out before")  #: the call never reached the objects
@@ -34,7 +34,7 @@ class FaultyStore:
         self._rng = rng
         self._rate = rate
         self._stale = stale
-        self._past: deque[tuple[Found, ...]] = deque(maxlen=STALE_WRITES)
+        self._past: deque[tuple[str, int | None]] = deque(maxlen=STALE_WRITES)  # what was written, its size before
 
     @property
     def url(self) -> str:
@@ -45,15 +45,15 @@ class FaultyStore:
         self.down, self._rate, self._stale = False, 0.0, 0.0
 
     def create(self, key: str, data: bytes) -> None:
-        self._remember()
+        self._remember(key)
         self._call(f"create {key}", lambda: self._store.create(key, data))
 
     def put(self, key: str, data: bytes) -> None:
-        self._remember()
+        self._remember(key)
         self._call(f"put {key}", lambda: self._store.put(key, data))
 
     def delete(self, key: str) -> None:
-        self._remember()
+        self._remember(key)
         self._call(f"delete {key}", lambda: self._store.delete(key))
 
     def get(self, key: str, first: int = 0, count: int | None = None) -> bytes:
@@ -66,15 +66,21 @@ class FaultyStore:
         self._store.close()
 
     def _listed(self, prefix: str, after: str) -> tuple[Found, ...]:
+        found = {each.key: each for each in self._store.list(prefix, after)}
         if self._past and self._rng.random() < self._stale:
             self.seen["stale list"] += 1
-            whole = self._rng.choice(self._past)
-            return tuple(found for found in whole if found.key.startswith(prefix) and found.key > after)
-        return tuple(self._store.list(prefix, after))
+            for key, size in reversed(tuple(self._past)[self._rng.randrange(len(self._past)) :]):
+                if size is None:
+                    found.pop(key, None)
+                elif key.startswith(prefix) and key > after:
+                    found[key] = Found(key, size, found[key].modified if key in found else 0.0)
+        return tuple(found[key] for key in sorted(found))
 
-    def _remember(self) -> None:
-        if self._stale:
-            self._past.append(tuple(self._store.list("")))
+    def _remember(self, key: str) -> None:
+        try:
+            self._past.append((key, len(self._store.get(key))))
+        except NotFound:
+            self._past.append((key, None))
 
     def _call(self, what: str, call: Callable[[], Given]) -> Given:
         if self.down:

@@ -180,6 +180,14 @@ def test_a_stale_list_is_what_was_there_before(seed: int) -> None:
     assert 12 <= len(listed) < 20
 
 
+def test_a_stale_list_still_shows_what_was_deleted(seed: int) -> None:
+    store = FaultyStore(MemoryStore(), random.Random(seed), rate=0.0, stale=1.0)
+    store.put("log/1", b"12345")
+    store.delete("log/1")
+    shown = {tuple((found.key, found.bytes) for found in store.list("log/")) for _ in range(50)}
+    assert shown == {(), (("log/1", 5),)}
+
+
 def test_a_calm_store_fails_no_more(seed: int) -> None:
     store = FaultyStore(MemoryStore(), random.Random(seed), rate=1.0)
     store.down = True
