@@ -84,7 +84,7 @@ def restore(store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int 
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
     laid = _lay(shelf, first, last, known, into / "wal", disk, ms)
     if snapshot:
-        _write(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
+        written(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
     summed_up = Span(last + 1, last, "", snapshot.chain if snapshot else segment.NOTHING, b"")
     return _built(shelf, laid or [(summed_up, 0)], snapshot, len(data))
 
@@ -99,17 +99,34 @@ def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: in
     return _built(shelf, laid, None, 0)
 
 
+def records(store: Store, tip: Tip, first: int, last: int) -> Span | None:
+    """What the store has of the records first..last, in memory; None where it has none of them. Raises StoreError."""
+    shelf = Shelf(store, tip)
+    last = min(last, tip.seq)
+    for pieces, _ in shelf.coverings(first, last) if first <= last else ():
+        try:
+            spans = [shelf.span(piece, {}) for piece in pieces]
+        except _Unusable:
+            continue
+        found = _joined(spans, first - 1, last, tip.manifest.writer) if spans else None
+        return found if found and found.body else None
+    return None
+
+
 def _lay(
     shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, disk: Disk, ms: int
 ) -> list[tuple[Span, int]]:
-    """Writes segments that have the records first..last. Returns the spans, without their bodies, and their sizes."""
-    manifest = shelf.manifest
+    """Writes segments that have the records first..last, beside those that are there already.
+
+    Returns the spans, without their bodies, and their sizes.
+    """
+    manifest, there = shelf.manifest, _names(disk, wal)
 
     def make(group: Sequence[Piece], seq: int, *, growing: bool) -> tuple[Span, int]:
         span = _joined([shelf.span(piece, known) for piece in group], seq, last, group[0].key)
         form = segment.growing if growing else segment.sealed
         whole = form(span, epoch=manifest.epoch, writer=manifest.writer, ms=ms)
-        _write(disk, wal / segment_name(span.first), whole)
+        written(disk, wal / segment_name(span.first), whole)
         return span._replace(body=b""), len(whole)
 
     for pieces, holes in shelf.coverings(first, last):
@@ -118,7 +135,7 @@ def _lay(
             made = together([partial(make, *group, growing=group is groups[-1]) for group in groups])
         except _Unusable:
             continue
-        _only(disk, wal, {segment_name(span.first) for span, _ in made})
+        _only(disk, wal, there | {segment_name(span.first) for span, _ in made})
         shelf.holes = tuple(sorted({*holes, *(hole for span, _ in made for hole in span.holes)}))
         return made
     raise Damaged(f"{shelf.url} does not hold a log that can be restored", hint=PROVE)
@@ -377,6 +394,13 @@ def _joined(spans: Sequence[Span], seq: int, last: int, name: str) -> Span:
     )
 
 
+def _names(disk: Disk, folder: Path) -> set[str]:
+    try:
+        return set(disk.names(folder))
+    except OSError as error:
+        raise refused(error, folder) from error
+
+
 def _only(disk: Disk, folder: Path, names: set[str]) -> None:
     """What an attempt before this one wrote goes, so far as this one does not need it. Raises StorageError."""
     try:
@@ -387,7 +411,7 @@ def _only(disk: Disk, folder: Path, names: set[str]) -> None:
         raise refused(error, folder) from error
 
 
-def _write(disk: Disk, path: Path, data: bytes) -> None:
+def written(disk: Disk, path: Path, data: bytes) -> None:
     """A file of a log that is being built; whoever moves it in makes it durable. Raises StorageError."""
     try:
         disk.mkdir(path.parent)
