@@ -78,10 +78,14 @@ def _checks(checks: Json) -> Iterator[str]:
     """What is not told above, and everything that is not well."""
     for name, check in checks.items():
         if check["status"] != "pass" or not name.startswith(TOLD):
-            value = f"{check['observedValue']} {check.get('observedUnit', '')}".strip()
-            yield f"  {check['status']:<6}  {name:<20} {value[:VALUE_CHARS]}"
+            yield f"  {check['status']:<6}  {name:<20} {_value(check)[:VALUE_CHARS]}"
             if "output" in check:
                 yield f"            {check['output']}"
+
+
+def _value(check: Json) -> str:
+    value, unit = check["observedValue"], check.get("observedUnit", "")
+    return amount(value) if unit == "bytes" else f"{value} {unit}".strip()
 
 
 def span(seconds: float) -> str:

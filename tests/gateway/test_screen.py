@@ -28,6 +28,7 @@ def health(status: str = "pass", **more: Any) -> dict[str, Any]:
         "epoch": check(3),
         "recovery:source": check("local"),
         "model:state": check("builtin:finn"),
+        "disk:free": check(83 << 30, unit="bytes"),
         **more,
     }
     return {"status": status, "serviceId": "main", "releaseId": "0.1.0", "uptime": 185.2, "checks": checks}
@@ -59,6 +60,7 @@ def test_where_all_is_well_each_tier_is_a_line() -> None:
         "  git     12 records behind for 34 min                  https://host/state.git",
         "  files   2 kept, 1.5 KB",
         "  pass    model:state          builtin:finn",
+        "  pass    disk:free            83 GB",
     ]
 
 
