@@ -25,10 +25,11 @@ from persistence.values import mended
 
 BLOB_BYTES = 256 * 1024  #: a longer string leaves the record for a blob
 
-_PLACE = re.compile(
-    rb'\{"seq":\d+,"id":"[^"]*","ts":\d+,"epoch":\d+,"d":\d+,'
+HEAD = (  #: how a record's line begins, as this program writes it: the seq, the stream, the type
+    rb'\{"seq":(\d+),"id":"[^"]*","ts":\d+,"epoch":\d+,"d":\d+,'
     rb'"stream":(?:null|"([^"\\]*)"),"by":\{"actor":"[^"\\]*","trust":"[^"\\]*"\},"type":"([^"\\]*)"'
 )
+_HEAD = re.compile(HEAD)
 
 Lost = Callable[[str], None]  #: is told, in a sentence, what cannot be read any more
 
@@ -104,11 +105,11 @@ def named_blobs(line: bytes) -> list[str]:
 
 def place_of(line: bytes) -> tuple[str | None, str]:
     """The stream and the type of a record, by a look at the beginning of its line."""
-    said = _PLACE.match(line)
+    said = _HEAD.match(line)
     if said is None:  # spelled in another way, by another program
         body = from_json(line)
         return body["stream"], body["type"]
-    return said[1].decode() if said[1] is not None else None, said[2].decode()
+    return said[2].decode() if said[2] is not None else None, said[3].decode()
 
 
 def _event(body: dict[str, Json]) -> Event:

@@ -8,6 +8,7 @@ The same steps whatever happened before: a clean stop, a kill, a power cut. Noth
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
 from persistence.redact import Redactor
 from persistence.scan import Damage, Good, segments
+from persistence.sealed import proven
 from persistence.snapshot import Held, Snapshot, listed
 from persistence.snapshot import decode as decode_snapshot
 from persistence.streams import REIGNS, STREAMS
@@ -138,6 +140,7 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
             if isinstance(record.event, Unknown):
                 held.append(Held(record.seq, record.stream, record.line.decode()))
 
+    first, newest = _indexed(means.disk, paths.wal, first, base.seq, tails, follow)
     report = inspect(means.disk, paths.wal, first, known, follow)
     repaired = repair(means.disk, paths.wal, paths.quarantine, report)
     if newest and report.torn and _behind(newest, report.torn):
@@ -163,6 +166,23 @@ def _tails_gone(folded: Folded, bases: list[int]) -> list[str]:
     streams = folded.streams(STREAMS).items()
     gone = [name for name, state in streams if state.tail_first is not None and state.tail_first < begin]
     return [f"the log begins at record {begin} and has not all of {name}" for name in gone]
+
+
+def _indexed(
+    disk: Disk, wal: Path, first: int | None, seq: int, tails: Tails, seal: Callable[[Good], None]
+) -> tuple[int | None, Good | None]:
+    """Indexes the segments from `first` on that hold nothing after `seq` and prove themselves.
+
+    Returns where the rest begins, and the last record before it.
+    """
+    newest: Good | None = None
+    for base, after in pairwise(one for one in segments(disk, wal) if first is not None and one >= first):
+        sealed = proven(disk, wal, base, after) if after <= seq + 1 else None
+        last = sealed.index(tails, seal) if sealed else None
+        if last is None:
+            break
+        first, newest = after, last
+    return first, newest
 
 
 def _answering(fetch: Callable[[str], bytes] | None) -> Callable[[str], bytes] | None:
