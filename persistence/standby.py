@@ -70,6 +70,11 @@ class Standing:
             return "take" if self.waited >= PATIENCE_S else "wait"
         return "knock" if self.waited >= ASK_S else "wait"
 
+    @property
+    def may_act(self) -> bool:
+        """Whether to take over now."""
+        return self.verdict == "take"
+
 
 def _mark(tip: Tip | None) -> tuple[int, int]:
     """What moves whenever the writer does anything."""
@@ -80,7 +85,7 @@ def _mark(tip: Tip | None) -> tuple[int, int]:
 
 
 def step(store: Store, standing: Standing, *, clock: Clock, entropy: Entropy) -> Standing:
-    """One look, and a knock where it is time for one. Called each second; take over where `verdict` says so.
+    """One look, and a knock where it is time for one. Called each second, until it `may_act`.
 
     Raises StoreError: nothing was seen, the standing is as before.
     """
@@ -110,7 +115,7 @@ class Mark:
     writer: str
 
 
-def marked(disk: Disk, root: Path) -> Mark | None:
+def read_mark(disk: Disk, root: Path) -> Mark | None:
     """The mark in a data directory; None where there is none, or none that can be read. Raises StorageError."""
     try:
         body = json.loads(read(disk, root / MARK))
@@ -123,13 +128,13 @@ def marked(disk: Disk, root: Path) -> Mark | None:
         return None  # it is advice: without it the start claims, as any other does
 
 
-def mark(disk: Disk, root: Path, mark: Mark) -> None:
+def write_mark(disk: Disk, root: Path, mark: Mark) -> None:
     """Notes that this process was fenced. Raises StorageError."""
     body = {"release": mark.release, "epoch": mark.epoch, "writer": mark.writer}
     write(disk, root / MARK, json.dumps(body).encode() + b"\n")
 
 
-def unmark(disk: Disk, root: Path) -> None:
+def clear_mark(disk: Disk, root: Path) -> None:
     """After a claim: the next start is one like any other. Raises StorageError."""
     try:
         disk.unlink(root / MARK)
