@@ -264,7 +264,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "FINN_WORKSPACE_MAX",
         "1GB",
-        "what `workspace/` may hold in all; what comes beyond it is left out likewise",
+        "how much of each of the two is kept in all; what comes beyond it is left out likewise",
         size,
     ),
     Setting("AWS_ACCESS_KEY_ID", None, "the key for `s3://`", Secret, secret=True),

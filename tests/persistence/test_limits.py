@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from persistence.limits import Limits, amount, beyond, inside, plain
+from persistence.limits import IGNORED, MARKS, Limits, amount, beyond, inside, plain
 
 NAMES = st.sampled_from(["a", "b", "c"])
 TARGETS = st.lists(st.sampled_from(["a", "b", "c", ".", "..", ""]), min_size=1, max_size=5).map("/".join)
@@ -101,3 +101,8 @@ def test_a_file_that_fits_exactly_is_kept() -> None:
 )
 def test_an_amount_reads_as_people_say_it(count: int, said: str) -> None:
     assert amount(count) == said
+
+
+def test_every_folder_that_is_left_out_is_documented() -> None:
+    documented = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [name for name in sorted(IGNORED | MARKS) if f"`{name}`" not in documented] == []
