@@ -115,7 +115,7 @@ class Mark:
     writer: str
 
 
-def read_mark(disk: Disk, root: Path) -> Mark | None:
+def marked(disk: Disk, root: Path) -> Mark | None:
     """The mark in a data directory; None where there is none, or none that can be read. Raises StorageError."""
     try:
         body = json.loads(read(disk, root / MARK))
@@ -128,13 +128,13 @@ def read_mark(disk: Disk, root: Path) -> Mark | None:
         return None  # it is advice: without it the start claims, as any other does
 
 
-def write_mark(disk: Disk, root: Path, mark: Mark) -> None:
+def mark(disk: Disk, root: Path, mark: Mark) -> None:
     """Notes that this process was fenced. Raises StorageError."""
     body = {"release": mark.release, "epoch": mark.epoch, "writer": mark.writer}
     write(disk, root / MARK, json.dumps(body).encode() + b"\n")
 
 
-def clear_mark(disk: Disk, root: Path) -> None:
+def unmark(disk: Disk, root: Path) -> None:
     """After a claim: the next start is one like any other. Raises StorageError."""
     try:
         disk.unlink(root / MARK)

@@ -16,11 +16,11 @@ from persistence.standby import (
     PATIENCE_S,
     Mark,
     Standing,
-    clear_mark,
-    read_mark,
+    mark,
+    marked,
     stands_by,
     step,
-    write_mark,
+    unmark,
 )
 from persistence.stores.memory import MemoryStore
 from tests.persistence.writers import Records, Watched, Writer, seen
@@ -162,18 +162,18 @@ def test_a_standby_that_looked_for_a_day_holds_no_frames() -> None:
 
 def test_a_mark_is_read_back_and_goes(tmp_path: Path) -> None:
     disk, said = SystemDisk(), Mark("r1", 7, "01J")
-    assert read_mark(disk, tmp_path) is None
-    write_mark(disk, tmp_path, said)
-    assert read_mark(disk, tmp_path) == said
-    clear_mark(disk, tmp_path)
-    clear_mark(disk, tmp_path)
-    assert read_mark(disk, tmp_path) is None
+    assert marked(disk, tmp_path) is None
+    mark(disk, tmp_path, said)
+    assert marked(disk, tmp_path) == said
+    unmark(disk, tmp_path)
+    unmark(disk, tmp_path)
+    assert marked(disk, tmp_path) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"release":"r","epoch":"x","writer":"w"}'])
 def test_a_mark_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / MARK).write_text(text)
-    assert read_mark(SystemDisk(), tmp_path) is None
+    assert marked(SystemDisk(), tmp_path) is None
 
 
 def test_only_the_same_release_stands_by() -> None:
