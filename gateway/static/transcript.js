@@ -154,8 +154,8 @@ function context_cut(state, frame) {
 }
 
 function note(state, frame) {
-  const { id, text } = frame.data;
-  return put(state, frame.turn, { kind: "note", key: id ?? `note-${frame.seq}`, seq: frame.seq, text });
+  const { id, text, recovered } = frame.data;
+  return put(state, frame.turn, { kind: recovered ? "found" : "note", key: id ?? `note-${frame.seq}`, seq: frame.seq, text });
 }
 
 // ── REST messages, as Pi writes them ─────────────────────────────────────────────────────────────────────────────────
@@ -168,13 +168,14 @@ function putMessage(turns, message) {
 function itemsOf(message) {
   const at = time(message.created_at);
   const { id, seq, text } = message;
-  if (message.role === "user") return [{ kind: "user", key: id, seq, text, requestId: message.request_id ?? null, at }];
+  const recovered = message.recovered ?? false; // said to an instance that had lost its place, and found again
+  if (message.role === "user") return [{ kind: "user", key: id, seq, text, requestId: message.request_id ?? null, recovered, at }];
   if (message.role === "toolResult") return [toolResult(message, at)];
   if (message.role === "note") return [{ kind: "note", key: id, seq, text }];
   if (message.role === "context_cut") return [{ kind: "cut", key: `cut-${seq}`, seq, leftOut: message.left_out }];
   const calls = (message.content ?? []).filter((block) => block.type === "toolCall");
   const said = { kind: "assistant", key: id, seq, text, thinking: thinkingOf(message.content), thinkingMs: null,
-    usage: message.usage ?? null, model: message.model ?? null, stopReason: message.stop_reason ?? null, at };
+    usage: message.usage ?? null, model: message.model ?? null, stopReason: message.stop_reason ?? null, recovered, at };
   const calledAt = calls.length === 1 ? at : null; // of parallel calls the record times do not tell how long each took
   return [said, ...calls.map((call) => ({ ...runningCall({ ...call, call: call.id, args: call.arguments }, seq, null), calledAt }))];
 }

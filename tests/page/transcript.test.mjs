@@ -188,3 +188,12 @@ test("turns of an earlier page stand before those that were here", () => {
   assert.deepEqual(whole.turns.map((turn) => turn.id), ["A", "B", "C", "D"]);
   assert.equal(whole.seq, 9);
 });
+
+test("what was recovered from another instance is known as such, live and by REST", () => {
+  const live = played([hello(0), { type: "note", seq: 3, data: { id: "2-3", parent: null, text: "Recovered from …", recovered: true } }]);
+  assert.equal(live.turns[0].items[0].kind, "found");
+  const said = { turn: "A", created_at: "2026-01-01T00:00:00Z", role: "user" };
+  const state = withPage(EMPTY, { epoch: 2, seq: 9, prev: null, messages: [
+    { ...said, id: "1-1", seq: 1, text: "hi" }, { ...said, id: "2-3", seq: 3, text: "lost", recovered: true }] });
+  assert.deepEqual(state.turns[0].items.map((item) => item.recovered), [false, true]);
+});

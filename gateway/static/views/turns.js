@@ -62,7 +62,8 @@ function partsOf(turn, streamed) {
     if (parts.at(-1)?.kind === "steps") parts.at(-1).steps.push(item);
     else parts.push({ kind: "steps", key: `steps-${item.key}`, steps: [item] });
   };
-  turn.items.forEach((item) => {
+  turn.items.forEach((item, index) => {
+    if (item.recovered && !turn.items[index - 1]?.recovered) parts.push({ kind: "recovered", key: `${item.key}-recovered` });
     if (item.kind === "tool") step(item);
     else if (item.kind !== "assistant") parts.push(item);
     else {
@@ -82,6 +83,8 @@ const PARTS = {
     <div data-testid="message-assistant" data-state=${part.done ? "done" : "streaming"}>${shown(part)}</div></div>`,
   steps: (part, { open }) => stepsView(part.steps, open),
   note: (part) => html`<p class="aside-line" data-testid="note">Told the model: <q dir="auto">${part.text}</q></p>`,
+  found: (part) => html`<p class="aside-line" data-testid="note" dir="auto">${part.text}</p>`,
+  recovered: () => html`<p class="divider" data-testid="recovered"><span>Recovered from an instance that lost its place</span></p>`,
   cut: (part) => html`<p class="divider"><span>${count(part.leftOut, "earlier message", "earlier messages")} left out of what the model sees</span></p>`,
 };
 
