@@ -206,9 +206,9 @@ class Replica:
         """Creates log/n+1. Until that is answered, nothing else is ever sent under its name."""
         while True:
             self._flying = one
-            sent = self._clock.boottime()
-            found = settle(self.store, log_key(one.header.n), bytes_of(one))
-            if found == bytes_of(one):
+            sent, data = self._clock.boottime(), bytes_of(one)
+            found = settle(self.store, log_key(one.header.n), data)
+            if found == data:
                 break
             one = self._stepped_over(found, one)
         self.trusted(sent)

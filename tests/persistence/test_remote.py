@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from persistence.clock import FakeClock
-from persistence.errors import Damaged, Newer, StoreUnreachable
+from persistence.errors import Damaged, Newer, NotFound, StoreUnreachable
 from persistence.layout import (
     HINT,
     bytes_of,
@@ -143,6 +143,45 @@ def test_what_is_damaged_on_the_way_is_read_once_more() -> None:
     for key in (manifest_key(3), log_key(6)):
         store = Lived()
         assert store.same(seen(Bent(store, key, times=1)))
+
+
+def test_an_epoch_that_only_the_log_still_tells_is_not_taken_twice() -> None:
+    store = MemoryStore()
+    for name in ("one", "two"):
+        Writer(store, name).claim()
+    store.objects[manifest_key(2)] = b"?"
+    assert Writer(store, "three").claim().epoch == 3
+
+
+def test_a_manifest_over_the_same_log_costs_one_request_and_no_second_reading() -> None:
+    store = Lived()
+    tip = seen(store)
+    store.replica.publish(archived="later")
+    watched = Watched(store)
+    again = look(watched, tip, clock=FakeClock())
+    assert again and store.same(again)
+    assert watched.calls == [("get", manifest_key(4)), ("get", manifest_key(5)), ("get", log_key(8))]
+
+
+def test_records_that_were_there_before_are_not_taken_again() -> None:
+    store = Lived()
+    header = replace(decode_object(store.objects[log_key(7)], "").header, n=8, first=5, last=6)
+    store.objects[log_key(8)] = bytes_of(encode_object(header, b"again"))
+    tip = seen(store)
+    assert (tip.seq, told(tip)) == (5, store.records.span(1, 5))
+    assert tip.problems == (f"{log_key(8)}: its records 5-6 do not follow record 5",)
+
+
+def test_an_object_that_comes_while_the_one_behind_it_is_read_is_not_missing() -> None:
+    store = Lived()
+    hidden = [log_key(5), log_key(6)]
+
+    def late(call: str, key: str) -> None:
+        if key in hidden:
+            hidden.remove(key)
+            raise NotFound(key)
+
+    assert store.same(seen(Watched(store, before=late)))
 
 
 @pytest.mark.parametrize("harm", ["damaged", "removed"])

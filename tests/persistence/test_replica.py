@@ -367,6 +367,19 @@ def test_a_release_is_seen_by_who_comes_next_and_ends_with_it() -> None:
     assert not seen(store).manifest.released
 
 
+def test_a_manifest_without_an_answer_is_known_as_soon_as_there_is_one() -> None:
+    inner = MemoryStore()
+    store = Watched(inner)
+    replica = Writer(store, "one").replica()
+    store.after, store.before = lost(manifest_key(2)), lost(manifest_key(2), after=1)
+    with pytest.raises(StoreUnreachable):
+        replica.publish(archived="abc")
+    assert replica.manifest.m == 1
+    replica.settle()
+    assert replica.manifest == seen(inner).manifest
+    assert (replica.manifest.m, replica.manifest.archived) == (2, "abc")
+
+
 def test_a_hint_that_is_not_taken_does_not_hold_up_a_manifest() -> None:
     inner = MemoryStore()
     store = Watched(inner)
