@@ -66,7 +66,7 @@ async def take(journal: Journal, *, manifest: int, time: int) -> Picture:
 
 
 def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
-    """What a snapshot alone tells: no tails. Raises Damaged where its sections are not of a shape that is known here."""
+    """What a snapshot alone tells: no tails. Raises Damaged where its sections are not of the shape known here."""
     sections: Mapping[str, Any] = taken.folds
     try:
         streams = {name: STREAMS.load(state) for name, state in sections[STREAMS.name]["state"].items()}

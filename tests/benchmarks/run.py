@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import append, reopen, replay, sockets, start, tokens, turns
+from tests.benchmarks import append, archive, reopen, replay, sockets, start, tokens, turns
 from tests.benchmarks.rounds import Measured, table
 
 ROWS: Mapping[str, Callable[[Path, bool], Iterator[Measured]]] = {
@@ -26,6 +26,7 @@ ROWS: Mapping[str, Callable[[Path, bool], Iterator[Measured]]] = {
     "reopen": reopen.measure,
     "socket": sockets.measure,
     "replay": replay.measure,
+    "archive": archive.measure,
 }
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- scripts/bench writes from here -->", "<!-- to here -->"

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from persistence.errors import TooLarge
+from persistence.errors import ArchiveError, TooLarge
 from persistence.files import FILES
+from persistence.git import Remote
 from persistence.tree import plain
 from tests.persistence.archives import (
     BRANCH,
@@ -135,6 +136,8 @@ async def test_what_the_environment_says_leads_nowhere(
     monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", f"'core.fsmonitor'='touch {pwn}'")
     await _round(tmp_path / "a", bare(tmp_path / "remote"))
+    with pytest.raises(ArchiveError):  # nobody listens there
+        archive(tmp_path / "a", Remote("ssh://nobody@127.0.0.1:1/x")).push()
     assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "trace").exists()
 
 
