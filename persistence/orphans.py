@@ -1,0 +1,315 @@
+"""What a writer had acknowledged before it knew that it was fenced: kept, found, and brought into the living history.
+
+    fenced writer    records after the fence ─▶ quarantine/ here ─▶ blobs ─▶ orphans/{epoch}-{writer}/{first}.wal
+    living writer    listed at a start, after a takeover, hourly ─▶ entry_recovered … ─▶ orphans_imported ─▶ confirmed
+                                                                                          └ only then deleted there
+
+An orphan is never run and never becomes the state of anything: it is a branch beside the conversation, marked as
+recovered, with the time and the author that it had. Its parent is what it was said below; where that is an orphan too,
+it is the entry that the orphan has become. ORPHANS knows which have, so a crash in between brings nothing in twice.
+What lies in the store was written by others: names, sizes and hashes are proven before anything is believed.
+"""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from persistence.blobs import Blobs
+from persistence.codec import decode, named_blobs
+from persistence.disk import Disk, refused, replace
+from persistence.errors import Damaged, NotFound
+from persistence.events import (
+    EntryRecovered,
+    Event,
+    FileChanged,
+    Json,
+    OrphansImported,
+    Record,
+    SteerTaken,
+    TurnStarted,
+    Unknown,
+    seq_of,
+)
+from persistence.fold import Fold
+from persistence.frame import PREFIX_BYTES, encode
+from persistence.journal import Journal
+from persistence.layout import (
+    NOTHING,
+    Header,
+    blob_key,
+    bytes_of,
+    decode_object,
+    encode_object,
+    orphan_key,
+)
+from persistence.runs import Run
+from persistence.store import Found, Store
+
+OBJECT_MAX = 16 << 20  #: bytes of an orphan object that is read; a writer's own are far smaller
+FOUND_MAX = 1000  #: objects looked at in one go
+
+#: What only says how a lost reign was kept, or what a recovered message says as well.
+BOOKKEEPING = frozenset(
+    {"chunk_sealed", "gap_declared", "log_recovered", "entry_recovered", "orphans_imported"}
+    | {"message_checkpointed", "call_failed", "turn_started", "steer_taken", "turn_ended", "context_cut"}
+)
+
+_STREAM = re.compile(r"[0-9A-Za-z]{1,64}")  # it becomes the name of a file
+_KEY = re.compile(r"orphans/(\d{1,15})-([0-9A-Za-z_-]{1,64})/(\d{16})\.wal")
+
+
+# ---------------------------------------------------------------- what has come in
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What was brought in: the objects, with the seq at which each was done, and what each orphan has become."""
+
+    done: Mapping[str, int]
+    became: Mapping[str, str]
+
+
+def follow(state: Imported, record: Record) -> Imported:
+    """What was brought in after a record."""
+    event = record.event
+    if isinstance(event, EntryRecovered):
+        return Imported(state.done, {**state.became, event.origin: record.entry})
+    if isinstance(event, OrphansImported):
+        return Imported({**state.done, event.name: record.seq}, state.became)
+    return state
+
+
+ORPHANS = Fold("orphans", 1, Imported, Imported({}, {}), follow, False, (EntryRecovered, OrphansImported))
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def keep(
+    store: Store,
+    disk: Disk,
+    quarantine: Path,
+    epoch: int,
+    writer: str,
+    runs: Iterable[Run],
+    blob: Callable[[str], bytes],
+) -> int:
+    """Keeps what this fenced writer had acknowledged, here and in the store. Returns how many objects it made.
+
+    Done again after an error it writes the same under the same names. Raises StorageError before anything left this
+    disk, StoreError once it is safe here.
+    """
+    kept = list(runs)
+    for run in kept:
+        _set_aside(disk, quarantine, epoch, writer, run)
+    for run in kept:
+        _send(store, epoch, writer, run, blob)
+    return len(kept)
+
+
+def _set_aside(disk: Disk, quarantine: Path, epoch: int, writer: str, run: Run) -> None:
+    target = quarantine / f"orphans-{epoch}-{writer}-{run.first:016d}.wal"
+    note = {
+        "records": [run.first, run.last],
+        "why": "acknowledged here after another instance had taken over; the instance that lives takes them up",
+    }
+    try:
+        disk.mkdir(quarantine)
+    except OSError as error:
+        raise refused(error, quarantine) from error
+    replace(disk, target, run.body)
+    replace(disk, target.with_suffix(".json"), json.dumps(note, indent=1).encode() + b"\n")
+
+
+def _send(store: Store, epoch: int, writer: str, run: Run, blob: Callable[[str], bytes]) -> None:
+    for sha in run.blobs:
+        try:
+            store.put(blob_key(sha), blob(sha))
+        except (NotFound, Damaged):
+            continue  # the record says so itself once it is read without it
+    header = Header(
+        n=run.first,
+        epoch=epoch,
+        writer=writer,
+        previous=NOTHING,
+        first=run.first,
+        last=run.last,
+        chain_in=run.chain_in or NOTHING,
+        chain_out=run.chain_out,
+        nonce=sha256(run.body).hexdigest()[:32],  # the same object whenever it is sent
+    )
+    store.put(orphan_key(epoch, writer, run.first), bytes_of(encode_object(header, run.body)))
+
+
+# ---------------------------------------------------------------- finding
+
+
+class Orphans(NamedTuple):
+    """One object of orphans: its key, and its records as they were."""
+
+    key: str
+    records: tuple[Record, ...]
+
+
+class Search(NamedTuple):
+    """What lies below orphans/, and, as sentences, what there cannot be used."""
+
+    orphans: tuple[Orphans, ...]
+    problems: tuple[str, ...]
+
+
+def find(store: Store, done: Mapping[str, int], blobs: Blobs) -> Search:
+    """The orphans that were not brought in yet, oldest first. Their long texts and files are fetched into `blobs`.
+
+    Raises StoreError, StorageError.
+    """
+    found: list[Orphans] = []
+    problems: list[str] = []
+    for listed in sorted(islice(store.list("orphans/"), FOUND_MAX), key=_age):
+        match = _KEY.fullmatch(listed.key)
+        if listed.key in done:
+            continue
+        if match is None or listed.bytes > OBJECT_MAX:
+            problems.append(f"{listed.key} is no object of orphans and is left alone")
+            continue
+        try:
+            found.append(Orphans(listed.key, tuple(_records(store, listed.key, match, blobs, problems.append))))
+        except NotFound:
+            continue  # another brought it in
+        except (Damaged, ValueError, KeyError, TypeError) as error:
+            problems.append(f"{listed.key} cannot be used: {error}")
+    return Search(tuple(found), tuple(problems))
+
+
+def clear(store: Store, done: Mapping[str, int], confirmed: int) -> int:
+    """Deletes what was brought in by records that the store has. Returns how many objects. Raises StoreError."""
+    over = [one.key for one in store.list("orphans/") if done.get(one.key, confirmed + 1) <= confirmed]
+    for key in over:
+        store.delete(key)
+    return len(over)
+
+
+def _age(listed: Found) -> tuple[int, str]:
+    match = _KEY.fullmatch(listed.key)
+    return (int(match[1]) if match else 0, listed.key)
+
+
+def _records(
+    store: Store, key: str, match: re.Match[str], blobs: Blobs, tell: Callable[[str], None]
+) -> Iterator[Record]:
+    one = decode_object(store.get(key, 0, OBJECT_MAX), key)
+    header = one.header
+    if (header.epoch, header.writer, header.first) != (int(match[1]), match[2], int(match[3])):
+        raise Damaged(f"{key} holds what another name should")
+    for line, checksum in _lines(one.body, header.chain_in, key):
+        for sha in named_blobs(line):
+            _fetch(store, sha, blobs)
+        record = decode(line, checksum, blobs, tell)
+        if record.stream is not None and not _STREAM.fullmatch(record.stream):
+            raise Damaged(f"{key} has a record of {record.stream[:80]!r}, which is no session")
+        yield record
+
+
+def _lines(body: bytes, chain_in: str, key: str) -> Iterator[tuple[bytes, str]]:
+    """The records of these frames, each with its checksum. What comes before the first is known or is not."""
+    at, chain = 0, bytes.fromhex(chain_in)
+    while at < len(body):
+        end = at + PREFIX_BYTES + int(body[at : at + 8], 16) + 1
+        line = body[at + PREFIX_BYTES : end - 1]
+        frame, digest = encode(line, chain)
+        if frame != body[at:end]:
+            if at or chain_in != NOTHING:
+                raise Damaged(f"{key} has a record that does not follow the one before it")
+            digest = bytes.fromhex(body[at + 18 : at + 82].decode())
+        yield line, digest.hex()
+        at, chain = end, digest
+
+
+def _fetch(store: Store, sha: str, blobs: Blobs) -> None:
+    """The blob is here afterwards, if the store has it; where not, the record says so when it is read."""
+    if blobs.has(sha):
+        return
+    try:
+        data = store.get(blob_key(sha))
+    except NotFound:
+        return
+    if sha256(data).hexdigest() == sha:
+        blobs.put(data)
+
+
+# ---------------------------------------------------------------- bringing in
+
+
+async def bring_in(journal: Journal, disk: Disk, orphans: Orphans) -> int:
+    """Commits each of these orphans that was not yet, and that all of them were. Returns how many it committed.
+
+    A crash or an error anywhere: the next call goes on from there. Raises what commit raises.
+    """
+    places = {
+        one.event.entry: one.event.parent for one in orphans.records if isinstance(one.event, TurnStarted | SteerTaken)
+    }
+    last: dict[str | None, str] = {}
+    count = 0
+    for record in orphans.records:
+        if record.type in BOOKKEEPING or (record.stream is None and not isinstance(record.event, FileChanged)):
+            continue
+        became = journal.whole(ORPHANS).became
+        if record.entry not in became:
+            parent = _parent(record, places, became, orphans.records[0].seq, last.get(record.stream))
+            await _commit(journal, disk, record, parent)
+            count += 1
+        last[record.stream] = journal.whole(ORPHANS).became[record.entry]
+    await journal.commit(OrphansImported(name=orphans.key, count=count))
+    return count
+
+
+async def _commit(journal: Journal, disk: Disk, record: Record, parent: str | None) -> None:
+    event = record.event
+    if isinstance(event, FileChanged) and event.sha256 is not None:
+        await asyncio.to_thread(_rescue, journal, disk, record, event, event.sha256)
+    known = not isinstance(event, Unknown)
+    recovered = EntryRecovered(
+        origin=record.entry,
+        type=record.type,
+        version=event.v if known else record.v,
+        data=_data(event),
+        at=record.time,
+        by=record.by,
+        parent=parent,
+    )
+    await journal.commit(recovered, stream=record.stream)
+
+
+def _data(event: Event) -> dict[str, Json]:
+    data: dict[str, Json] = event.data if isinstance(event, Unknown) else event.model_dump(mode="json")
+    return data
+
+
+def _parent(
+    record: Record, places: Mapping[str, str | None], became: Mapping[str, str], first: int, before: str | None
+) -> str | None:
+    """What the orphan stands below: what it stood below, as it is called now; where that is lost, the one before."""
+    own: str | None = getattr(record.event, "parent", None)
+    said = places.get(record.entry, own)
+    if said is None:
+        return before
+    return became.get(said) or (before if seq_of(said) >= first else said)
+
+
+def _rescue(journal: Journal, disk: Disk, record: Record, event: FileChanged, sha: str) -> None:
+    """Puts the bytes that a fenced writer's file had where a person finds them; the living file stays as it is."""
+    try:
+        data = journal.blobs.get(sha)
+    except (NotFound, Damaged):
+        return  # the record says what is missing
+    name = re.sub(r"[^0-9A-Za-z._-]", "_", event.path)[-100:]
+    target = journal.paths.quarantine / f"orphan-{record.entry}-{name}"
+    note = {"file": f"{event.root}/{event.path}", "sha256": sha, "why": "changed by an instance that was fenced"}
+    replace(disk, target, data)
+    replace(disk, target.with_name(f"{target.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
