@@ -17,7 +17,7 @@ from persistence.bodies import Place, Tails
 from persistence.codec import HEAD
 from persistence.disk import Disk, read
 from persistence.events import ChunkSealed
-from persistence.frame import PREFIX_BYTES, Frame, parse
+from persistence.frame import PREFIX_BYTES, encode
 from persistence.scan import Good, segment_name
 
 FOOTER_BYTES = 512  #: more than any footer
@@ -81,10 +81,16 @@ def proven(disk: Disk, wal_dir: Path, base: int, after: int) -> Sealed | None:
     """The segment, if its footer proves it and the next one, at `after`, goes on from it. Raises OSError."""
     data = read(disk, wal_dir / segment_name(base))
     start = data.rfind(b"\n", 0, len(data) - 1) + 1
-    frame = parse(data, start, ())
-    if not isinstance(frame, Frame) or not frame.line.startswith(b'{"sealed":'):
+    line = data[start + PREFIX_BYTES : -1]
+    if not line.startswith(b'{"sealed":'):
         return None
-    footer = json.loads(frame.line)
+    try:
+        footer = json.loads(line)
+        whole = encode(line, bytes.fromhex(footer["chain"]))[0]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if whole != data[start:]:
+        return None
     if footer["sha256"] != sha256(memoryview(data)[:start]).hexdigest() or footer["last_seq"] != after - 1:
         return None
     if _begins_on(disk, wal_dir, after) != footer["chain"]:
