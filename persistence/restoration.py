@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from persistence import needs, segment
 from persistence.disk import Disk, refused, write_all
@@ -28,6 +28,8 @@ from persistence.layout import (
     Manifest,
     Seg,
     Snap,
+    blob_key,
+    chunk_key,
     decode_manifest,
     decode_object,
     log_key,
@@ -38,7 +40,7 @@ from persistence.scan import segment_name
 from persistence.segment import Span
 from persistence.snapshot import SUFFIX, Snapshot
 from persistence.snapshot import decode as decode_snapshot
-from persistence.store import Store
+from persistence.store import OBJECT_MAX, Store
 
 KEPT = 8  #: manifests that are kept with everything they name
 TOTAL_MAX = 1 << 30  #: bytes of snapshot and segments; what is kept after a floor is some ten megabytes
@@ -71,15 +73,18 @@ class Piece(NamedTuple):
         return self.of.key if isinstance(self.of, Seg) else log_key(self.of.header.n)
 
 
-def restore(store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int | None = None) -> Built:
+def restore(
+    store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int | None = None, before: int | None = None
+) -> Built:
     """Writes wal/ and snapshots/ below `into`, not yet durable. `ms` is the time that segments are marked with.
 
-    `at` is the last record that is wanted. Raises Damaged where no snapshot and log can be had that fit together,
-    NotFound where `at` lies before everything that is kept, StoreError, StorageError.
+    `at` is the last record that is wanted; with `before` the state is folded from a snapshot before that seq. Raises
+    Damaged where no snapshot and log can be had that fit together, NotFound where `at` lies before everything that is
+    kept, StoreError, StorageError.
     """
     last = tip.seq if at is None else min(at, tip.seq)
     shelf = Shelf(store, tip)
-    snapshot, data = shelf.snapshot(last)
+    snapshot, data = shelf.snapshot(last if before is None else min(last, before - 1))
     first = needs.floor(snapshot) if snapshot else 1
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
     laid = _lay(shelf, first, last, known, into / "wal", disk, ms)
@@ -315,6 +320,16 @@ def verified(store: Store, key: str, sha: str, size: int) -> bytes:
         if len(data) == size and sha256(data).hexdigest() == sha:
             return data
     raise Damaged(f"{key} in {store.url} is not what was written", hint=PROVE)
+
+
+def verified_body(store: Store, kind: Literal["chunk", "blob"], sha: str) -> bytes:
+    """A chunk's or a blob's bytes. Raises NotFound, Damaged, StoreError."""
+    key = chunk_key(sha) if kind == "chunk" else blob_key(sha)
+    for _ in range(2):
+        data = store.get(key, 0, OBJECT_MAX)
+        if sha256(data).hexdigest() == sha:
+            return data
+    raise Damaged(f"{key} in {store.url} does not hold what its name says", hint=PROVE)
 
 
 def opened_snapshot(data: bytes, snap: Snap) -> Snapshot:

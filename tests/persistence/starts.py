@@ -20,7 +20,6 @@ from persistence.orphans import ORPHANS
 from persistence.replay import Means, Paths
 from persistence.replica import Replica
 from persistence.store import Found, Store
-from persistence.stores.memory import MemoryStore
 from tests.persistence.journals import LEDGER, STREAM, answer, commit, ended, means, say
 
 FOLDS: tuple[Fold[Any], ...] = (LEDGER, ORPHANS)
@@ -28,7 +27,7 @@ PATIENCE_S = 20.0  #: for a store in memory; nothing waits for so long unless it
 
 
 class Silent:
-    """A store that gives no answer; `wakes` after so many calls it does."""
+    """A store that gives no answer."""
 
     url = "s3://silent"
 
@@ -126,6 +125,7 @@ class Life:
     async def compact(self) -> None:
         assert self.replica
         await self.journal.seal(STREAM)
+        await commit(self.journal, answer("in no chunk yet"), ended())
         await self.journal.snapshot()
         await self.flush()
         taken = newest(SystemDisk(), self.journal.paths.snapshots)
@@ -139,7 +139,3 @@ class Life:
 def machine_lost(root: Path) -> None:
     """The whole disk is gone."""
     shutil.rmtree(root)
-
-
-def a_store() -> MemoryStore:
-    return MemoryStore()
