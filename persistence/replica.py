@@ -37,21 +37,11 @@ from persistence.layout import (
     manifest_key,
 )
 from persistence.remote import AHEAD, FRESH_S, Tip, look
+from persistence.runs import Run
 from persistence.store import Store
 
 PROBLEMS = 20  #: sentences that are kept
 OBJECT_BYTES = 4 << 20  #: of frames in one log object, but for a single record that is larger
-
-
-class Run(NamedTuple):
-    """Whole frames of the log, one after the other, and the names of the blobs that their records point at."""
-
-    first: int
-    last: int
-    chain_in: str
-    chain_out: str
-    body: bytes
-    blobs: tuple[str, ...]
 
 
 class Frames(Protocol):

@@ -22,6 +22,7 @@ from persistence.layout import (
     manifest_key,
 )
 from persistence.replica import Replica
+from persistence.runs import Run
 from persistence.snapshot import canonical
 from persistence.stores.memory import MemoryStore
 from tests.persistence.writers import Records, Watched, Writer, lost, seen, told
@@ -293,6 +294,18 @@ def test_a_number_that_was_sent_before_a_day_and_collected_does_not_count_either
     assert first.confirmed == 0
 
 
+def test_a_writer_of_the_same_epoch_in_the_log_is_another_writer() -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    replica = one.replica()
+    fence = decode_object(store.objects[log_key(1)], "")
+    foreign = replace(fence.header, n=2, writer="two", previous=fence.sha256)
+    store.objects[log_key(2)] = bytes_of(encode_object(foreign, b""))
+    one.clock.advance(DAY_S)
+    with pytest.raises(Fenced):
+        replica.trusted()
+
+
 def test_a_long_silence_without_a_successor_costs_one_look_and_nothing_else() -> None:
     store = Watched(MemoryStore())
     one = Writer(store, "one")
@@ -426,6 +439,36 @@ def test_a_log_that_does_not_lead_on_from_the_store_is_not_brought_there() -> No
     with pytest.raises(Damaged):
         replica.flush()
     assert told(seen(store)) == one.records.span(1, 1)
+
+
+def test_what_follows_records_that_are_lost_here_goes_up_and_the_loss_is_named() -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    replica = one.replica()
+    one.records.say("a")
+    replica.flush()
+    one.records = Records(Start(5, "ab" * 32))
+    one.records.say("b")
+    replica.source = Severed(one.records)
+    assert replica.flush() == 6
+    tip = seen(store)
+    assert (tip.seq, tip.chain, tip.tail[-1].header.chain_in) == (6, one.records.chain(6), "")
+    assert tip.problems == (f"records 2-5 are missing before {log_key(3)}",)
+
+
+class Severed(Records):
+    """A log of which nothing tells what came before its first record."""
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records.start)
+        self._records = records
+
+    @property
+    def durable(self) -> int:
+        return self._records.durable
+
+    def frames(self, after: int, limit: int) -> Run:
+        return self._records.frames(5, limit)._replace(chain_in="")
 
 
 def test_a_store_that_was_emptied_is_said_and_not_trusted() -> None:

@@ -11,7 +11,8 @@ from persistence.clock import FakeClock
 from persistence.errors import NotFound, StoreUnreachable
 from persistence.frame import encode
 from persistence.remote import Tip, look
-from persistence.replica import Replica, Run
+from persistence.replica import Replica
+from persistence.runs import Run
 from persistence.store import Found, Store
 
 T = TypeVar("T")
