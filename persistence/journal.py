@@ -57,7 +57,11 @@ class Journal:
         process holds the directory, StorageError where it cannot be written.
         """
         paths, begin = Paths(root), means.clock.monotonic()
-        lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means, origin.lock if origin else None)
+        if origin is not None and origin.replayed is not None:
+            lock, replayed = origin.lock, origin.replayed
+        else:
+            held = origin.lock if origin else None
+            lock, replayed = await asyncio.to_thread(prepare, paths, tuple(folds), means, held)
         ms = round((means.clock.monotonic() - begin) * 1000)
         if origin is None:
             origin = Origin("local" if replayed.head.seq else "template", replayed.epoch, lock)

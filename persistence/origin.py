@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from persistence.lock import Lock
+from persistence.replay import Replayed
 
 Source = Literal["local", "store", "git", "template"]
 
@@ -17,6 +18,7 @@ class Origin:
 
     `epoch` is what new records carry. `bytes` were read in `ms` from elsewhere. `discarded` are the seqs, first and
     last, that were in the local log and are no part of this history; `problems` says what else could not be used.
+    `replayed` is the directory as it stands, where whoever looked has folded it already: it is not read again then.
     """
 
     source: Source
@@ -26,3 +28,4 @@ class Origin:
     ms: int = 0
     bytes: int = 0
     discarded: tuple[tuple[int, int], ...] = ()
+    replayed: Replayed | None = None

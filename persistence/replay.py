@@ -84,7 +84,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The state of the log as it was found, and what was found wrong with it."""
+    """The state of the log as it was found, and what was wrong with it: `damage` is all of that, also the usable."""
 
     folded: Folded
     tails: Tails
@@ -95,6 +95,7 @@ class Replayed:
     snapshot_seq: int
     problems: tuple[str, ...]
     repaired: Repaired
+    damage: tuple[Damage, ...] = ()
 
 
 def prepare(
@@ -145,7 +146,7 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
     repaired = repair(means.disk, paths.wal, paths.quarantine, report)
     if newest and report.torn and _behind(newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
-        return replace(replay(paths, folds, means), repaired=repaired)
+        return replace(replay(paths, folds, means), repaired=repaired, damage=report.damage)
     epoch = base.epoch
     if newest:
         last = from_json(newest.line)
@@ -157,7 +158,18 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
     problems += _tails_gone(folded, segments(means.disk, paths.wal))
     names = {fold.name for fold in folded.folds}
     foreign = {name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names}
-    return Replayed(folded, tails, repaired.head, epoch, tuple(held), foreign, base.seq, tuple(problems), repaired)
+    return Replayed(
+        folded=folded,
+        tails=tails,
+        head=repaired.head,
+        epoch=epoch,
+        held=tuple(held),
+        foreign=foreign,
+        snapshot_seq=base.seq,
+        problems=tuple(problems),
+        repaired=repaired,
+        damage=report.damage,
+    )
 
 
 def _tails_gone(folded: Folded, bases: list[int]) -> list[str]:

@@ -31,6 +31,7 @@ from persistence.journal import SNAPSHOT_RECORDS, Journal
 from persistence.lock import hold
 from persistence.origin import Origin
 from persistence.recovery import inspect
+from persistence.replay import Paths, prepare
 from persistence.scan import BLOCK_BYTES
 from persistence.snapshot import listed
 from persistence.streams import STREAMS, Reign, Reigns
@@ -554,6 +555,27 @@ async def test_a_local_start_with_nothing_to_tell_tells_nothing_and_has_its_reig
         assert journal.reigns.holds(1, head, head)
         await say(journal, "one")
         assert journal.reigns == Reigns((Reign(1, 1), Reign(5, head + 1)))
+    finally:
+        await journal.close()
+
+
+async def test_what_a_recovery_has_folded_is_not_read_again_and_what_it_cut_is_told(tmp_path: Path) -> None:
+    async with opened(tmp_path / "whole") as journal:
+        await say(journal, "one", "two")
+        root = killed(tmp_path / "whole", tmp_path / "copies")
+    (segment,) = (root / "wal").glob("*.wal")
+    segment.write_bytes(segment.read_bytes()[:-7])
+    made = means(seed=1)
+    lock, replayed = prepare(Paths(root), (LEDGER,), made)
+    assert replayed.damage == ()
+    journal = await Journal.open(root, (LEDGER,), made, Origin("local", 3, lock, replayed=replayed))
+    try:
+        assert journal.replayed is replayed
+        assert texts(await journal.read(STREAM)) == ["one"]
+        told = logged(root)[-1].event
+        assert isinstance(told, LogRecovered)
+        assert (told.torn_bytes, told.epoch) == (replayed.repaired.torn_bytes, 3)
+        assert told.torn_bytes > 0
     finally:
         await journal.close()
 
