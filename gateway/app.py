@@ -9,12 +9,12 @@ heavy (the model's SDK) is loaded after it.
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
@@ -31,29 +31,41 @@ from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
 from gateway.checks import NO_SOCKET, guards, layers
+from gateway.copies import Copies, files_fact, local_tier
 from gateway.hub import Close, Hub
 from gateway.openapi import openapi_route
-from gateway.problem import EXCEPTION_HANDLERS
+from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
 from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
+from gateway.routes.storage import storage_routes
 from gateway.settings import Settings
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
-from persistence.errors import FinnError, first
+from persistence.errors import Fenced, FinnError, first
 from persistence.events import AGENT, SYSTEM
 from persistence.files import FILES, Files
 from persistence.fold import Fold
 from persistence.journal import Journal
+from persistence.limits import Limits
+from persistence.orphans import ORPHANS
 from persistence.redact import Redactor
-from persistence.replay import Means
+from persistence.replay import Means, Paths
+from persistence.swap import RESTORED, RESTORING, settled
 from scheduler.health import Fact, Source
 
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES)
+if TYPE_CHECKING:
+    from gateway.storage import Storage
+    from persistence.cascade import Recovered
+    from persistence.origin import Origin
+
+FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
+ASK_AGAIN_S = 5.0  #: between two attempts to learn the past, where no copy answers
+TURNS_SHARE, FILES_SHARE = 0.4, 0.1  #: of the budget of a stop
 LETTING_GO_S = 1.0  #: a turn that waits for a full disk only lets go when the log is closed
 
 log = logging.getLogger("finn.app")
@@ -76,23 +88,38 @@ class Finn:
         self._readers = Hub()  # the event streams
         self._rooms: Rooms | None = None
         self._free_bytes: int | None = None
-        self._on_ready: Callable[[], None] = lambda: None
+        ids = Ids(clock, entropy)
+        self._storage = _storage(settings, clock, entropy, ids)
+        fetch = self._storage.fetch if self._storage is not None else None
+        self._means = Means(SystemDisk(), clock, ids, self.redactor, fetch, replicated=bool(settings.store_url))
+        self._why: FinnError | None = None  # this state, where it says more than its name
+        self._on_answering: Callable[[], None] = lambda: None
         self._on_failure: Callable[[], None] = lambda: None
 
     def rooms(self) -> Rooms:
-        """The open rooms."""
+        """The open rooms. Raises what a guard would where they were closed since the guard let somebody in."""
         if self._rooms is None:
-            raise RuntimeError("a route without a guard asked for the rooms while finn was starting")
+            raise self._closed() or RuntimeError("a route without a guard asked for the rooms while finn was starting")
         return self._rooms
 
-    def app(self, on_ready: Callable[[], None], on_failure: Callable[[], None]) -> Starlette:
-        """The application. Calls `on_ready` in a thread when prompts are taken, `on_failure` when the start failed."""
-        self._on_ready, self._on_failure = on_ready, on_failure
-        guard = guards(self._auth, lambda: self.state == "starting")
+    @property
+    def epoch(self) -> int | None:
+        """The epoch of this life; None while there is none."""
+        return None if self._rooms is None else self._rooms.journal.epoch
+
+    def app(self, on_answering: Callable[[], None], on_failure: Callable[[], None]) -> Starlette:
+        """The application.
+
+        Calls `on_answering` in a thread whenever it is known what clients are told from now on: prompts are taken, or
+        why not; and `on_failure` when a start failed.
+        """
+        self._on_answering, self._on_failure = on_answering, on_failure
+        guard = guards(self._auth, self._closed)
         routes = [
-            *health_routes(lambda: self.state, self._sources, self._auth, self._clock, release_of(self._settings)),
+            *health_routes(self._unready, self._sources, self._auth, self._clock, release_of(self._settings)),
             *login_routes(self._auth, guard, secure=self._entrance.secure),
             *session_routes(self.rooms, self._readers, guard),
+            *storage_routes(self.rooms, lambda: self.rooms().files, self._copies, guard),
             WebSocketRoute(
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("chat")
             ),
@@ -109,7 +136,7 @@ class Finn:
         app.router.redirect_slashes = False  # one spelling a path
         return app
 
-    # ------------------------------------------------------------ life
+    # ------------------------------------------------------------ lives
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
@@ -121,54 +148,117 @@ class Finn:
             await asyncio.wait([living], timeout=LETTING_GO_S)
             if self._rooms is not None:
                 await self._rooms.journal.close()
-                await models.close(self._rooms.model)
+            await models.close(self._model)
+            if self._storage is not None:
+                self._storage.end()
             await asyncio.wait([living])
 
     async def _live(self) -> None:
-        """Wakes the agent and keeps it awake until it is cancelled. What ends it otherwise ends the process."""
+        """One life after the other, until it is cancelled. What ends it otherwise ends the process."""
         try:
-            rooms = self._rooms = await self._open()
-            async with asyncio.TaskGroup() as group:
-                for task in self._tasks(rooms):
-                    group.create_task(task)
-                self.state = "serving"
-                await asyncio.to_thread(self._on_ready)
+            while True:
+                await self._stand_by()
+                with suppress(Fenced):  # another claimed at the same moment: stand by again
+                    await self._one_life(await self._recover())
         except Exception as error:
             self.failure = first(error)
             if not isinstance(self.failure, FinnError | OSError):
                 log.exception("finn cannot go on")
             self._on_failure()
 
-    async def _open(self) -> Rooms:
+    async def _one_life(self, recovered: "Recovered | None") -> None:
+        """Opens the rooms and keeps them, until it is cancelled or another writer has taken over."""
+        rooms = self._rooms = await self._open(recovered.origin if recovered else None)
+        if self._storage is not None and recovered is not None:
+            self._storage.attach(rooms.journal, recovered)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for task in self._tasks(rooms):
+                    group.create_task(task)
+                await self._become("serving")
+        except* Fenced as fenced:
+            log.warning("another instance has taken over: %s", first(fenced))
+            await self._retire(rooms)
+
+    async def _retire(self, rooms: Rooms) -> None:
+        """Ends a life that was fenced: nobody hears anything more of it, and what it had promised is kept."""
+        assert self._storage is not None
+        await self._become("fenced")
+        self._rooms = None
+        rooms.turns.leave()
+        await self._send_all_away()
+        await self._storage.retire()
+        await rooms.journal.close()
+
+    async def _stand_by(self) -> None:
+        """Returns when this process may act: at once, or when the one that took over has stopped or is dead."""
+        if self._storage is not None and await self._storage.stands_by():
+            await self._become("fenced")
+            await self._storage.stand_by()
+            await self._become("starting")
+
+    async def _recover(self) -> "Recovered | None":
+        """What the log is to go on from. Where the disk is empty and no copy answers, it asks until one does."""
+        if self._storage is None:
+            return await asyncio.to_thread(_finished, self._settings.data_dir, self._means)
+        while True:
+            try:
+                return await self._storage.recover(FOLDS, self._means)
+            except Fenced:
+                await self._storage.mark()
+                raise
+            except FinnError as problem:
+                if problem.code != "store_unavailable":
+                    raise
+                log.warning("the past is not known yet: %s", problem)
+                await self._become("silent", problem)
+                await self._clock.sleep(ASK_AGAIN_S)
+
+    async def _become(self, state: State, why: FinnError | None = None) -> None:
+        """Says what is so from now on. A process that drains is on its way out, whatever else happens to it."""
+        if self.state == "draining":
+            return
+        self.state, self._why = state, why
+        if state != "starting":
+            await asyncio.to_thread(self._on_answering)
+
+    async def _open(self, origin: "Origin | None") -> Rooms:
         settings, disk = self._settings, SystemDisk()
         # As the sandbox sees them: a path that bash prints is one that the file tools take.
         root = settings.data_dir.resolve()
         workspace, grimoires = root / "workspace", root / "grimoires"
         mirrors = settings.data_dir / "state" / "sessions"
-        ids = Ids(self._clock, self._entropy)
-        means = Means(disk, self._clock, ids, self.redactor)
-        journal = await Journal.open(settings.data_dir, FOLDS, means)
+        journal = await Journal.open(settings.data_dir, FOLDS, self._means, origin)
         await asyncio.to_thread(_make, workspace, grimoires, mirrors)
-        notes = Files(journal, disk, self.redactor, "grimoires", grimoires)
+        limits = Limits(file_bytes=settings.workspace_file_max, total_bytes=settings.workspace_max)
+        notes = Files(journal, disk, self.redactor, "grimoires", grimoires, limits)
+        roots = (notes, Files(journal, disk, self.redactor, "workspace", workspace, limits))
+        if journal.source != "local":
+            for each in roots:
+                await each.write_back()
         await notes.fill(await asyncio.to_thread(template))
         fence = await asyncio.to_thread(sandbox.probe, settings.sandbox, settings.sandbox_network == "on", workspace)
         identity = await asyncio.to_thread(IdentityFiles, grimoires)
         await asyncio.to_thread(identity.look)
 
         async def changed() -> None:
-            await notes.look(AGENT)
+            for each in roots:
+                await each.look(AGENT)
 
         site = Site(workspace, grimoires, fence, self._clock)
         agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
+        turns = Turns(journal, agent, identity, self._means.ids)
+        if self._storage is not None:
+            turns = Turns(journal, agent, identity, self._means.ids, admit=self._storage.admit)
         return Rooms(
             journal=journal,
-            turns=Turns(journal, agent, identity, ids),
+            turns=turns,
             identity=identity,
-            grimoires=notes,
+            files=roots,
             mirror=Mirror(journal, disk, mirrors, journal.paths.quarantine, workspace),
             model=self._model,
             sandbox=fence,
-            ids=ids,
+            ids=self._means.ids,
             workspace=workspace,
         )
 
@@ -182,19 +272,28 @@ class Finn:
             self._readers.watch(self._auth, self._clock),
             self._look_after(rooms),
             self._load(rooms),
+            *(self._storage.tasks() if self._storage is not None else ()),
         )
 
     async def _look_after(self, rooms: Rooms) -> None:
-        """Sees what people changed in the grimoires, and how full the disk is."""
+        """Sees what people changed in the files, and how full the disk is."""
         while True:
-            try:
-                await rooms.grimoires.look(SYSTEM)
-                await asyncio.to_thread(rooms.identity.look)
-            except (FinnError, OSError) as error:
-                log.error("the grimoires cannot be looked at: %s", error)
+            await self._look_at_files(rooms)
             usage = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
             self._free_bytes = usage.free
             await self._clock.sleep(LOOK_S)
+
+    async def _look_at_files(self, rooms: Rooms) -> None:
+        try:
+            for each in rooms.files:
+                await each.look(SYSTEM)
+            if not any(each.owed for each in rooms.files):
+                await asyncio.to_thread(settled, self._means.disk, self._settings.data_dir)
+            await asyncio.to_thread(rooms.identity.look)
+        except Fenced:
+            raise
+        except (FinnError, OSError) as error:
+            log.error("the files cannot be looked at: %s", error)
 
     async def _load(self, rooms: Rooms) -> None:
         """Imports what the first answer will need."""
@@ -203,21 +302,64 @@ class Finn:
         except FinnError as error:
             log.error("the model cannot be loaded: %s", error)
 
+    # ------------------------------------------------------------ the end
+
     async def drain(self) -> None:
-        """Takes no new turns, closes those that run, and sends every client away to come back."""
+        """Takes no new turns, closes those that run, sends every client away, and lets the copies catch up.
+
+        Each step has its share of the budget: what hangs is left behind, and the log on this disk has it all.
+        """
         self.state = "draining"
-        if self._rooms is not None:
-            await self._rooms.turns.drain()
+        rooms, budget_s = self._rooms, self._settings.shutdown_budget
+        if rooms is not None and self._storage is not None:
+            self._storage.hurry()
+        if rooms is not None:
+            await _within(budget_s * TURNS_SHARE, rooms.turns.drain())
+        await self._send_all_away()
+        if rooms is not None and self._storage is not None:
+            await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
+            await self._storage.finish(budget_s)
+
+    async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):
             await hub.leave_all(Close.RESTARTING, "restarting", retry_ms=RETRY_MS)
 
     # ------------------------------------------------------------ facts
 
+    def _closed(self) -> FinnError | None:
+        """Why nobody is let in now."""
+        match self.state:
+            case "starting":
+                return starting()
+            case "silent":
+                return silent(self._why)
+            case "fenced":
+                return standing_by()
+        return None
+
+    def _unready(self) -> FinnError | None:
+        """Why no work is taken now, as a probe is told it."""
+        if self.state == "draining":
+            return Refused("draining", "finn is stopping", hint="its successor will answer")
+        return starting() if self.state == "silent" else self._closed()
+
+    def _copies(self) -> Copies:
+        journal = self.rooms().journal
+        local = local_tier(journal, self._clock.now(), str(self._settings.data_dir))
+        return Copies(
+            journal.seq, journal.epoch, (local, *(self._storage.tiers() if self._storage is not None else ()))
+        )
+
     def _sources(self) -> Sequence[Source]:
-        return (self._own_facts, *((self._room_facts,) if self._rooms is not None else ()))
+        return (
+            self._own_facts,
+            *((self._storage.facts,) if self._storage is not None else ()),
+            *((self._room_facts,) if self._rooms is not None else ()),
+        )
 
     def _own_facts(self) -> Iterable[Fact]:
-        yield Fact("gateway:state", self.state, output="" if self.state == "serving" else f"finn is {self.state}")
+        closed = self._closed() or self._unready()
+        yield Fact("gateway:state", self.state, output=str(closed) if closed else "")
         problems = self._settings.problems
         yield Fact("settings:problems", len(problems), output="; ".join(problems))
         yield Fact("ws:connections", len(self._hub))
@@ -240,8 +382,38 @@ class Finn:
         yield Fact("model:state", f"{about.provider}:{about.name}", output="" if about.ready else about.note)
         yield Fact("sandbox:rung", rung.name, output=rung.reason if rooms.sandbox.refused else "")
         yield Fact("turn:active", rooms.turns.active)
+        yield files_fact(rooms.files)
         if self._free_bytes is not None:
             yield Fact("disk:free", self._free_bytes, "bytes")
+
+
+def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids) -> "Storage | None":
+    """The copies, where there are any to be: what is not set costs no import."""
+    if not (settings.store_url or settings.git_remote):
+        return None
+    from gateway.storage import Storage
+
+    return Storage(
+        settings, release_of(settings)["releaseId"], disk=SystemDisk(), clock=clock, entropy=entropy, ids=ids
+    )
+
+
+def _finished(data_dir: Path, means: Means) -> "Recovered | None":
+    """Brings to its end what a restoration left half done, also where the copy that it came from is no longer set."""
+    if not any((data_dir / name).exists() for name in (RESTORING, RESTORED)):
+        return None
+    from persistence import cascade
+
+    return cascade.recover(Paths(data_dir), FOLDS, means, store=None, archive=None, claim_with=None, patience_s=0)
+
+
+async def _within(seconds: float, step: Awaitable[None]) -> None:
+    """Waits for a step, so long at most."""
+    try:
+        async with asyncio.timeout(seconds):
+            await step
+    except TimeoutError:
+        log.warning("a step of the drain did not end within %.1f s", seconds)
 
 
 def template() -> Mapping[str, bytes]:

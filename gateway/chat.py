@@ -114,6 +114,7 @@ class Chat:
         try:
             async for one in self._feed:
                 await self._send(one)
+            await self._close(Close.RESTARTING, "restarting")  # this log ends here: another instance goes on with it
         except (Overrun, TimeoutError):
             await self._close(Close.TOO_SLOW, "too slow")
         except NotFound as gone:

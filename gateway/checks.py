@@ -3,7 +3,7 @@
     Envelope   request id, security headers, access log; what nobody else answers is answered here
     Doors      Host (421), then Origin for whatever could change something (403)
     routing    404, 405
-    Guard      still starting (503), token (401, 429), scope (403), size (413); then the body, by whoever reads it
+    Guard      not open (503), token (401, 429), scope (403), size (413); then the body, by whoever reads it
 
 Pure ASGI: nothing here holds a request back or buffers it. An upgrade is refused before it happens, by the same answer
 that a request gets; without a valid token it is accepted and closed 4401, because a browser cannot read a status there.
@@ -24,12 +24,14 @@ from gateway.auth import Auth, Scope, has_credentials, is_by_cookie
 from gateway.body import MAX_BODY
 from gateway.hub import Close
 from gateway.logs import REQUEST_ID
-from gateway.problem import Refused, answer, internal, starting
+from gateway.problem import Refused, answer, internal
 from gateway.settings import Entrance
 from persistence.clock import Clock, Entropy
+from persistence.errors import FinnError
 
 Headers = Iterable[tuple[bytes, bytes]]
 GuardFor = Callable[[Scope | None], Sequence[Middleware]]  #: what a route needs, to what stands before it
+Closed = Callable[[], FinnError | None]  #: why nobody is let in at this moment; None where finn is open
 
 CSP = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -191,20 +193,21 @@ def is_origin_allowed(connection: HTTPConnection, entrance: Entrance) -> bool:
 class Guard:
     """Stands before one route. `need` is the scope that opens it; None is a route for everybody."""
 
-    def __init__(self, app: ASGIApp, *, auth: Auth, need: Scope | None, is_starting: Callable[[], bool]) -> None:
+    def __init__(self, app: ASGIApp, *, auth: Auth, need: Scope | None, closed: Closed) -> None:
         self._app = app
         self._auth = auth
         self._need = need
-        self._is_starting = is_starting
+        self._closed = closed
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         connection = HTTPConnection(scope)
         is_socket = scope["type"] == "websocket"
-        if self._is_starting():
+        closed = self._closed()
+        if closed is not None:
             if is_socket:
-                await _accept_and_close(receive, send, Close.RESTARTING, "starting")
+                await _accept_and_close(receive, send, Close.RESTARTING, closed.code)
                 return
-            raise starting()
+            raise closed
         try:
             self._admit(connection)
         except Refused as refused:
@@ -256,11 +259,11 @@ def layers(entrance: Entrance, *, clock: Clock, entropy: Entropy) -> Sequence[Mi
     return (Middleware(Envelope, clock=clock, entropy=entropy), Middleware(Doors, entrance=entrance))
 
 
-def guards(auth: Auth, is_starting: Callable[[], bool]) -> GuardFor:
+def guards(auth: Auth, closed: Closed) -> GuardFor:
     """What routes put before themselves: `Route(…, middleware=guard("chat"))`, and `guard(None)` where all may come."""
 
     def guard(need: Scope | None) -> Sequence[Middleware]:
-        return (Middleware(Guard, auth=auth, need=need, is_starting=is_starting),)
+        return (Middleware(Guard, auth=auth, need=need, closed=closed),)
 
     return guard
 

@@ -124,6 +124,25 @@ def starting() -> Refused:
     return Refused("starting", "finn is starting", hint="try again in a second")
 
 
+def silent(why: FinnError | None) -> Refused:
+    """What everybody is told while this disk is empty and no copy of the log has answered."""
+    return Refused(
+        "store_unavailable",
+        "finn does not know its past yet: this disk is empty, and no copy of the log answers"
+        + (f" ({why.message})" if why else ""),
+        hint="it asks every few seconds and goes on by itself",
+    )
+
+
+def standing_by() -> Refused:
+    """What everybody is told while another instance has the agent."""
+    return Refused(
+        "fenced",
+        "another instance of this agent has taken over",
+        hint="ask that one; this one waits, and takes over when that one has stopped",
+    )
+
+
 async def answer_error(_: Request, error: Exception) -> Response:
     """For Starlette's table: an error of the tree. One that has no meaning in HTTP goes on up, to be logged."""
     assert isinstance(error, FinnError)

@@ -80,6 +80,7 @@ class Replication:
         upkeep: Callable[[], Awaitable[None]],
     ) -> None:
         self.error = ""  #: why the last attempt failed; empty after one that worked
+        self.since: float | None = None  #: when that began, in seconds since 1970
         self.breaker = BROKEN
         self.confirmed_at: float | None = None  #: when something was last confirmed, in seconds since 1970
         self._journal = journal
@@ -208,11 +209,11 @@ class Replication:
 
     def _succeed(self, began: tuple[float, float]) -> None:
         self._answered = began
-        self.error = ""
+        self.error, self.since = "", None
         self.breaker = self.breaker.success()
 
     def _fail(self, error: FinnError | OSError) -> None:
-        self.error = str(error)
+        self.error, self.since = str(error), self.since or self._clock.now()
         self.breaker = self.breaker.failure(self._clock.monotonic())
 
     def _moment(self) -> tuple[float, float]:

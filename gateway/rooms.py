@@ -21,7 +21,7 @@ class Rooms:
     journal: Journal
     turns: Turns
     identity: IdentityFiles
-    grimoires: Files
+    files: tuple[Files, ...]  #: grimoires, workspace
     mirror: Mirror
     model: Model
     sandbox: Sandbox

@@ -99,15 +99,16 @@ class _Process:
         finn = self.finn = Finn(settings, model, auth, self.clock, system_entropy, self._port)
         self._redactor = finn.redactor
 
-        def ready() -> None:
+        def answering() -> None:
             gc.freeze()
             url = settings.entrance(self._port).url
-            note = {"pid": os.getpid(), "url": url, "epoch": finn.rooms().journal.epoch, "since": iso(self.clock.now())}
-            self.announced = True
+            note = {"pid": os.getpid(), "url": url, "epoch": finn.epoch, "since": iso(self.clock.now())}
             replace(SystemDisk(), run_path(settings.data_dir), json.dumps(note).encode())
-            print(f"finn is at {url}\nlog in: {auth.login_url(url)}", flush=True)
+            if not self.announced:
+                self.announced = True
+                print(f"finn is at {url}\nlog in: {auth.login_url(url)}", flush=True)
 
-        return finn.app(ready, self.end)
+        return finn.app(answering, self.end)
 
     def end(self) -> None:
         """Ends the server."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from persistence.breaker import Breaker
 from persistence.clock import Clock
-from persistence.errors import FinnError
+from persistence.errors import Fenced, FinnError
 
 log = logging.getLogger("finn.scheduler")
 
@@ -31,6 +31,7 @@ class Task:
     every_s: float
     run: Callable[[], Awaitable[None]]
     timeout_s: float
+    first_s: float | None = None  #: until the first run; as long as between two of them, if nothing is said
     breaker: Breaker = field(default=Breaker(THRESHOLD, COOLDOWN_S))
 
 
@@ -71,7 +72,8 @@ class Scheduler:
         for task in tasks:
             if task.name in self._runs:
                 raise ValueError(f"two tasks are called {task.name}")
-            self._runs[task.name] = Run(task, task.breaker, now + task.every_s)
+            first_s = task.every_s if task.first_s is None else task.first_s
+            self._runs[task.name] = Run(task, task.breaker, now + first_s)
 
     @property
     def runs(self) -> Sequence[Run]:
@@ -94,11 +96,13 @@ class Scheduler:
         return [run.task for run in due]
 
     async def attempt(self, task: Task) -> None:
-        """Runs a task once. What it raises is its outcome; a defect of ours is logged as well."""
+        """Runs a task once. What it raises is its outcome; a defect of ours is logged as well. Raises Fenced alone."""
         error = ""
         try:
             async with asyncio.timeout(task.timeout_s):
                 await task.run()
+        except Fenced:
+            raise  # nothing more is to be done by this writer, neither this nor anything else
         except TimeoutError:
             error = f"it did not end within {task.timeout_s:g} s"
         except (FinnError, OSError) as problem:

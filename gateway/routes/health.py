@@ -9,13 +9,13 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.auth import Auth, has_credentials
-from gateway.problem import Refused, starting
 from gateway.settings import Settings
 from persistence.clock import Clock
+from persistence.errors import FinnError
 from scheduler.health import Source, judge
 
 VERSION = version("finn")
-State = Literal["starting", "serving", "draining"]
+State = Literal["starting", "silent", "serving", "fenced", "draining"]  #: silent: no source of the log has answered yet
 MEDIA_TYPE = "application/health+json"
 
 
@@ -25,26 +25,26 @@ def release_of(settings: Settings) -> dict[str, str]:
 
 
 def health_routes(
-    state: Callable[[], State],
+    unready: Callable[[], FinnError | None],
     sources: Callable[[], Sequence[Source]],
     auth: Auth,
     clock: Clock,
     release: dict[str, str],
 ) -> Sequence[BaseRoute]:
-    """/livez, /readyz and /health. `release` names version, releaseId and serviceId."""
+    """/livez, /readyz and /health.
+
+    `unready` says why work is not taken, if it is not; `release` names version, releaseId and serviceId.
+    """
     began = clock.monotonic()
 
     async def live(_: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def ready(_: Request) -> Response:
-        match state():
-            case "starting":
-                raise starting()
-            case "draining":
-                raise Refused("draining", "finn is stopping", hint="its successor will answer")
-            case "serving":
-                return PlainTextResponse("ok")
+        reason = unready()
+        if reason is not None:
+            raise reason
+        return PlainTextResponse("ok")
 
     async def health(request: Request) -> Response:
         report = judge(sources(), clock.now())

@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket
 from gateway.address import Network
 from gateway.auth import Auth
 from gateway.body import parse_json
-from gateway.checks import NO_SOCKET, guards, layers
+from gateway.checks import NO_SOCKET, Closed, guards, layers
 from gateway.connections import DEFAULT_LIMITS, Limits
 from gateway.listener import bind
 from gateway.problem import EXCEPTION_HANDLERS
@@ -142,7 +142,7 @@ async def serving(
     limits: Limits = DEFAULT_LIMITS,
     proxies: Collection[Network] = (),
     drain: Callable[[], Awaitable[None]] = nothing,
-    is_starting: Callable[[], bool] = lambda: False,
+    closed: Closed = lambda: None,
     routes: Sequence[BaseRoute] = (),
 ) -> AsyncIterator[Site]:
     """The checks, the login and a few routes that note who reached them."""
@@ -152,7 +152,7 @@ async def serving(
     port = listener.getsockname()[1]
     auth = Auth.open(folder / "auth", clock=clock, entropy=system_entropy, token=settings.token)
     entrance = settings.entrance(port)
-    guard = guards(auth, is_starting)
+    guard = guards(auth, closed)
     asked: list[str] = []
 
     async def note(incoming: Request) -> Response:

@@ -15,9 +15,12 @@ from gateway.auth import WRONG_LIMIT, rotate
 from gateway.body import MAX_BODY
 from gateway.checks import CSP
 from gateway.logs import logging_to
+from gateway.problem import starting
 from persistence.clock import system_entropy
+from persistence.errors import Fenced, FinnError
 from tests.gateway.serving import UPGRADE, Site, close_code, read_answer, request, serving
 
+FENCED = Fenced("another instance has taken over")
 CANARY = "CANARY-0123456789abcdef0123456789abcdef"
 
 
@@ -310,13 +313,16 @@ async def test_a_socket_without_a_valid_token_is_accepted_and_closed_4401(tmp_pa
         assert site.asked == []
 
 
-async def test_a_socket_during_the_start_is_closed_1012_and_a_request_told_503(tmp_path: Path) -> None:
-    async with serving(tmp_path, is_starting=lambda: True) as site, site.connection() as (reader, writer):
+@pytest.mark.parametrize(("closed", "code", "retry_after"), [(starting(), "starting", "1"), (FENCED, "fenced", "30")])
+async def test_a_socket_while_finn_is_closed_is_closed_1012_and_a_request_told_503(
+    tmp_path: Path, closed: FinnError, code: str, retry_after: str
+) -> None:
+    async with serving(tmp_path, closed=lambda: closed) as site, site.connection() as (reader, writer):
         writer.write(request("GET /ws/1", f"Host: {site.host}", *UPGRADE, site.bearer()))
         assert (await read_answer(reader)).status == 101
         assert await close_code(reader) == 1012
         waiting = await site.ask_with_token("GET /things")
-        assert (waiting.status, waiting.code, waiting.headers["retry-after"]) == (503, "starting", "1")
+        assert (waiting.status, waiting.code, waiting.headers["retry-after"]) == (503, code, retry_after)
         assert [(await site.ask(f"GET {path}")).status for path in ("/", "/livez")] == [200, 200]
 
 

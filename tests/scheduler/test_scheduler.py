@@ -7,7 +7,7 @@ import pytest
 
 from persistence.breaker import Breaker
 from persistence.clock import FakeClock
-from persistence.errors import StoreUnreachable
+from persistence.errors import Fenced, StoreUnreachable
 from scheduler.scheduler import Run, Scheduler, Task
 
 
@@ -84,6 +84,19 @@ async def test_a_task_that_keeps_failing_is_left_alone_and_then_tried_once() -> 
     assert [await house.after(10) for _ in range(9)] == [[]] * 9
     assert await house.after(10) == ["replicate"]
     assert await house.after(10) == []
+
+
+async def test_the_first_run_may_come_sooner_than_the_second() -> None:
+    house = House(Task("orphans", 3600, nothing, timeout_s=5, first_s=60))
+    assert [await house.after(seconds) for seconds in (60, 3599, 1)] == [["orphans"], [], ["orphans"]]
+
+
+async def test_a_fence_ends_everything_and_is_nobodys_outcome() -> None:
+    async def fenced() -> None:
+        raise Fenced("another has taken over")
+
+    with pytest.raises(Fenced):
+        await House(task(fenced)).after(30)
 
 
 async def test_a_success_forgets_the_error() -> None:

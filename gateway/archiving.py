@@ -1,0 +1,95 @@
+"""The agent on its way into git: a commit where something changed, then a push.
+
+hourly, and at a clean stop:  picture ─▶ commit ─▶ push ─▶ the manifest names the commit
+"""
+
+import logging
+from collections.abc import Iterable
+
+from gateway.copies import Tier
+from gateway.settings import Settings
+from gateway.threads import Thread
+from persistence import git
+from persistence.archive import Archive
+from persistence.clock import Clock, Ids
+from persistence.disk import Disk
+from persistence.errors import Fenced, FinnError
+from persistence.git import REMOTE_S
+from persistence.journal import Journal
+from persistence.picture import take
+from persistence.replay import Paths
+from scheduler.health import Fact
+
+log = logging.getLogger("finn.archiving")
+
+
+class Archiving:
+    """The git tier of this process, in a thread of its own: git may wait for a network, or for ever."""
+
+    def __init__(self, settings: Settings, disk: Disk, clock: Clock, ids: Ids) -> None:
+        """Raises UsageError for a branch or remote that cannot be used. git is not looked for yet."""
+        remote = settings.git_remote
+        self.archive = Archive(
+            disk,
+            Paths(settings.data_dir),
+            ids,
+            branch_name=settings.archive_branch,
+            remote=git.Remote(remote.url, remote.user, remote.reveal()) if remote else None,
+        )
+        self.commit: str | None = None  #: the last one of this process
+        self.seq = 0  #: the last record that the remote has, as far as this process knows
+        self._place = remote.url if remote else ""
+        self._clock = clock
+        self._thread = Thread("finn-archive")
+        self._at: float | None = None
+        self._error = ""
+        self._since: float | None = None
+        self._behind_since = clock.monotonic()
+
+    async def keep(self, journal: Journal, manifest: int, push_s: float | None = REMOTE_S) -> str | None:
+        """Commits what there is and pushes it, where `push_s` gives it time. The new commit, if there is one.
+
+        Raises Fenced where the remote is of a later reign, and what stands in the way now: ArchiveError, StorageError,
+        StoreError.
+        """
+        try:
+            picture = await take(journal, manifest=manifest, time=int(self._clock.now()))
+            commit = await self._thread.run(self.archive.commit, picture, journal)
+            said = self.archive.problems
+            self.commit = commit or self.commit
+            if push_s is not None:
+                pushed = await self._thread.run(self.archive.push, push_s)
+                said += self.archive.problems
+                if pushed is not None:
+                    self.seq, self._at = picture.seq, self._clock.now()
+        except Fenced:
+            raise
+        except (FinnError, OSError) as error:
+            self._fail(str(error))
+            raise
+        self._behind_since = self._clock.monotonic()
+        self._fail("; ".join(said))
+        return commit
+
+    def _fail(self, error: str) -> None:
+        if error:
+            log.warning("%s", error)
+        self._since = (self._since or self._clock.now()) if error else None
+        self._error = error
+
+    def tier(self, seq: int) -> Tier:
+        """Git as this process knows it, when the log ends with `seq`."""
+        lag = max(0, seq - self.seq)
+        waited = self._clock.monotonic() - self._behind_since if lag else 0.0
+        return Tier("git", self.seq or None, lag, waited, self._at, None, self._error, self._since, self._place)
+
+    def facts(self, seq: int) -> Iterable[Fact]:
+        """The same for health."""
+        tier = self.tier(seq)
+        yield Fact("git:lagSeconds", round(tier.lag_s, 3), "s")
+        if tier.error:
+            yield Fact("git:lastError", tier.error, output=tier.error)
+
+    def end(self) -> None:
+        """Lets go, waiting for nothing."""
+        self._thread.end()
