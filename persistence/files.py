@@ -9,26 +9,28 @@ instead goes to quarantine. A template only fills in what is missing and was nev
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from persistence.disk import Disk, refused, replace
-from persistence.errors import FinnError
+from persistence.disk import Disk, refused
+from persistence.disk import replace as write_whole
+from persistence.errors import FinnError, StoreError
 from persistence.events import SYSTEM, By, Event, FileChanged, Record
 from persistence.fold import Fold
 from persistence.folder import Entry, Folder, Stamp
 from persistence.journal import Journal
-from persistence.limits import CACHE, SECRET, Limits, beyond, inside, plain
+from persistence.limits import CACHE, NAMES_SECRET, SECRET, Limits, beyond, inside, plain
 from persistence.redact import Redactor
 
 BATCH = 64  #: records that are on their way to the disk at once
 LANES = 8  #: files that are fetched and written back at once
 
 Root = Literal["grimoires", "workspace"]
+Fetch = Callable[[str], bytes]  #: a blob's bytes, from wherever they are
 T = TypeVar("T")
 
 
@@ -137,7 +139,8 @@ class Files:
         async with self._one:
             if self.owed:
                 await self._bring({name: kept for name, kept in self._known().items() if name in self.owed}, again=True)
-            for events in _batches(await asyncio.to_thread(self._changed, self._known())):
+            inventory = self._journal.whole(FILES)
+            for events in _batches(await asyncio.to_thread(self._changed, inventory)):
                 await asyncio.gather(*(self._journal.commit(event, by=by) for event in events))
 
     async def write_back(self) -> None:
@@ -160,26 +163,36 @@ class Files:
             target = self._root / path
             if not target.exists():
                 target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                replace(self._disk, target, data)
+                write_whole(self._disk, target, data)
 
     async def _bring(self, files: Mapping[str, Kept], *, again: bool) -> None:
         aside = self._journal.paths.quarantine / f"{self.name}-{self._journal.seq}"
         owed: dict[str, str] = {}
+        silence: list[StoreError] = []
+
+        def fetch(sha: str) -> bytes:
+            if silence and not self._journal.blobs.has(sha):
+                raise silence[0]  # a start does not wait for the same silence once more with every file
+            try:
+                return self._journal.blob(sha)
+            except StoreError as error:
+                silence.append(error)
+                raise
 
         async def lane(waiting: Iterator[tuple[str, Kept]]) -> None:
             for name, kept in waiting:  # shared: each file is taken by one lane
-                if why := await asyncio.to_thread(self._bring_one, name, kept, aside, again):
+                if why := await asyncio.to_thread(self._bring_one, name, kept, aside, again, fetch):
                     owed[name] = why
 
         waiting = iter(sorted(files.items()))
         await asyncio.gather(*(lane(waiting) for _ in range(LANES)))
         self.owed = owed
 
-    def _bring_one(self, name: str, kept: Kept, aside: Path, again: bool) -> str:
+    def _bring_one(self, name: str, kept: Kept, aside: Path, again: bool, fetch: Fetch) -> str:
         """Why the file is not yet what the log says; empty where it is."""
         try:
             if plain(name) and not self._is(name, kept):
-                self._make(name, kept, aside, again)
+                self._make(name, kept, aside, again, fetch)
         except FinnError as error:
             return error.message
         except OSError as error:
@@ -202,7 +215,7 @@ class Files:
             self._folder.allow(name, executable=kept.executable)
         return True
 
-    def _make(self, name: str, kept: Kept, aside: Path, again: bool) -> None:
+    def _make(self, name: str, kept: Kept, aside: Path, again: bool, fetch: Fetch) -> None:
         """Puts the file there. Raises FinnError, OSError.
 
         What is in its place goes at once, even where the bytes cannot be had yet: whatever is found there when it is
@@ -217,18 +230,27 @@ class Files:
         if kept.link is not None:
             self._folder.write_link(name, kept.link)
         elif kept.sha256 is not None:
-            self._folder.write(name, self._journal.blob(kept.sha256), executable=kept.executable)
+            self._folder.write(name, fetch(kept.sha256), executable=kept.executable)
 
     # ------------------------------------------------------------ from the disk to the log
 
-    def _changed(self, known: Mapping[str, Kept]) -> list[Event]:
+    def _changed(self, inventory: Inventory) -> list[Event]:
         """The events that make the log say what the disk has."""
-        entries = list(self._folder.entries())
+        known = inventory.below(self.name)
+        entries = self._discreet(list(self._folder.entries()))
         sizes = ((entry.name, entry.bytes) for entry in entries if not entry.why)
         over = beyond(sizes, {name for name, kept in known.items() if kept.there}, self._limits)
         looked = ((one.name, self._look_at(one, one.why or over.get(one.name, ""), known)) for one in entries)
         seen = self._seen = {name: one for name, one in looked if one is not None}
         return [*self._new(seen, known), *self._gone(seen, known)]
+
+    def _discreet(self, entries: list[Entry]) -> list[Entry]:
+        """The entries, without those names that hold a secret: what is recorded of them would be another name."""
+        names = "\n".join(entry.name for entry in entries)
+        if self._redactor.text(names) == names:
+            return entries
+        told = [(entry, self._redactor.text(entry.name)) for entry in entries]
+        return [entry if name == entry.name else replace(entry, name=name, why=NAMES_SECRET) for entry, name in told]
 
     def _new(self, seen: Mapping[str, Seen], known: Mapping[str, Kept]) -> Iterator[Event]:
         for name, one in seen.items():

@@ -26,6 +26,7 @@ PART_BYTES = 255
 CLOSED = "a folder that cannot be read"
 CACHE = "a folder of caches or dependencies"
 SECRET = "holds a known secret"  # noqa: S105 - a reason, not a secret
+NAMES_SECRET = "its name holds a known secret"  # noqa: S105
 SPECIAL = "no plain file"
 OUTSIDE = "a link that leads outside"
 

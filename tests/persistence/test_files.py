@@ -12,7 +12,7 @@ import pytest
 from persistence.disk import SystemDisk
 from persistence.errors import StoreUnreachable
 from persistence.events import AGENT, OWNER, SYSTEM, FileChanged, Record
-from persistence.files import FILES, Files, Kept
+from persistence.files import FILES, LANES, Files, Kept
 from persistence.journal import Journal
 from persistence.limits import Limits
 from persistence.redact import Redactor
@@ -179,6 +179,15 @@ async def test_a_link_that_stays_inside_is_kept_as_its_text(tmp_path: Path) -> N
         assert here.kept()["here"] == "memory"
         (here.root / "here").unlink()
         assert await here.look() == [("here", None)]
+        assert await here.look() == []
+
+
+async def test_a_name_that_holds_a_secret_is_left_out_and_not_told(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.write(f"notes-{SECRET}.md", b"x")
+        here.write("notes.md", b"x")
+        assert await here.look() == [("notes.md", b"x")]
+        assert here.files.left_out == {"notes-[REDACTED:KEY].md": "its name holds a known secret"}
         assert await here.look() == []
 
 
@@ -415,6 +424,28 @@ async def test_a_file_whose_bytes_cannot_be_had_is_owed_and_not_taken_for_delete
         assert await here.look() == []
         assert here.disk() == {**FIRST, "NOTES.md": b"newer"}
         assert here.files.owed == {}
+
+
+async def test_a_store_that_is_silent_is_not_waited_for_once_more_with_every_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place(tmp_path, Limits()) as here:
+        for number in range(100):
+            here.write(f"{number:03d}", b"%d" % number)
+        await here.look()
+    shutil.rmtree(here.root)
+    shutil.rmtree(tmp_path / "blobs")
+    asked = list[str]()
+
+    def silent(sha: str) -> bytes:
+        asked.append(sha)
+        return unreachable(sha)
+
+    async with place(tmp_path, Limits()) as here:
+        monkeypatch.setattr(here.journal, "blob", silent)
+        await here.files.write_back()
+        assert len(here.files.owed) == 100
+        assert len(asked) <= LANES
 
 
 @pytest.mark.parametrize(
