@@ -1,6 +1,9 @@
 """Claims: whoever claims last writes, everybody before is told, and nobody is overwritten."""
 
+import threading
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -8,9 +11,10 @@ import pytest
 from persistence.claim import Claimed, Start, anew
 from persistence.errors import Damaged, Fenced, StoreError, StoreUnreachable
 from persistence.layout import COLLECTED, HINT, decode_hint, log_key, manifest_key
-from persistence.remote import look
+from persistence.remote import look, together
 from persistence.replica import Replica
 from persistence.store import Found, Store
+from persistence.stores.file import FileStore
 from persistence.stores.memory import MemoryStore
 from tests.conftest import count
 from tests.persistence.writers import Race, Records, Watched, Writer, lost, seen, told
@@ -199,6 +203,26 @@ def test_of_many_that_claim_at_once_exactly_one_writes(seed: int, losses: float)
         assert [life.name for life in lives if life.writes(store)] == [tip.manifest.writer], number
         for life in lives:
             assert all(frames in told(tip) for frames in life.acknowledged), number
+
+
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_threads_that_claim_in_earnest_have_one_winner_too(kind: str, tmp_path: Path) -> None:
+    for number in range(count(10, 200)):
+        root = tmp_path / str(number)
+        root.mkdir()
+        store: Store = MemoryStore() if kind == "memory" else FileStore(root)
+        lives = [Life(name) for name in ("one", "two", "three", "four")]
+        gate = threading.Barrier(len(lives), timeout=20)
+
+        def begin(life: Life, store: Store = store, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            life.run(store)
+
+        together([partial(begin, life) for life in lives], threads=len(lives))
+        tip = seen(store)
+        assert tip.problems == ()
+        assert [life.name for life in lives if life.writes(store)] == [tip.manifest.writer]
+        assert all(frames in told(tip) for life in lives for frames in life.acknowledged)
 
 
 class Life:
