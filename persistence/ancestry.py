@@ -8,11 +8,8 @@ it no longer has that seq       PAST where their epoch reached so far in our his
 
 from collections.abc import Set
 from enum import Enum
-from pathlib import Path
 from typing import NamedTuple
 
-from persistence.disk import Disk
-from persistence.scan import Good, Mark, scan, segments
 from persistence.streams import Reigns
 
 
@@ -41,18 +38,3 @@ def kin(mine: Place, reigns: Reigns, theirs: Place, chain: str | None) -> Kin:
     if chain is not None:
         return Kin.PAST if chain == theirs.chain else Kin.FOREIGN
     return Kin.PAST if shared and reigns.holds(theirs.epoch, theirs.seq, mine.seq) else Kin.FOREIGN
-
-
-def chain_at(disk: Disk, wal_dir: Path, seq: int) -> str | None:
-    """The digest of the record `seq` in hex, or None where the log does not have it. Raises OSError."""
-    bases = segments(disk, wal_dir)
-    # The header of a segment names the digest before it, also where the record itself is gone.
-    base = max((one for one in bases if one <= seq), default=seq + 1 if seq + 1 in bases else None)
-    if base is None:
-        return None
-    for found in scan(disk, wal_dir, base):
-        if isinstance(found, Good) and found.seq >= seq:
-            return found.checksum if found.seq == seq else None
-        if isinstance(found, Mark) and found.seq >= seq:
-            return found.chain.hex() if found.seq == seq else None
-    return None

@@ -12,13 +12,12 @@ is removed, and where it is damaged it goes to quarantine and is begun anew; the
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from persistence import disk as files
 from persistence import tree
-from persistence.ancestry import Kin, Place, chain_at, kin
+from persistence.ancestry import Kin, Place, kin
 from persistence.clock import Ids
 from persistence.disk import Disk, refused
 from persistence.errors import (
@@ -35,6 +34,7 @@ from persistence.errors import (
 )
 from persistence.git import LOCAL_S, REMOTE_S, Answer, Git, Remote, away, branch, failed
 from persistence.picture import Picture, Source, blobs_of, of
+from persistence.relation import digest_at
 from persistence.replay import Means, Paths
 from persistence.retrieval import SNAPSHOT_BYTES, Restored, retrieve, unpacked
 from persistence.streams import REIGNS, Reigns
@@ -247,10 +247,8 @@ class Archive:
             return Kin.FOREIGN  # whatever it is, it is not ours to bury
         if tip.state is None:
             return Kin.FOREIGN
-        mine, chain = self._place(tip.state), None
-        if state.seq <= tip.state.seq:
-            with suppress(OSError):
-                chain = chain_at(self._disk, self._paths.wal, state.seq)
+        mine, known = self._place(tip.state), state.seq <= tip.state.seq
+        chain = digest_at(self._disk, self._paths.wal, state.seq) if known else None
         found = kin(mine, self._reigns(tip.state), theirs, chain)
         if found is Kin.LATER:
             raise Fenced(
@@ -325,7 +323,7 @@ class Archive:
         return retrieve(self._git, state, into, means, epoch)
 
     def _here(self) -> State | None:
-        if not (self._git.folder / "HEAD").exists():
+        if not self._git.folder.is_dir():
             return None
         try:
             self._prepare()

@@ -15,6 +15,7 @@ from tests.persistence.archives import (
     BRANCH,
     FOLDS,
     OTHER,
+    add,
     archive,
     archived,
     bare,
@@ -106,6 +107,21 @@ async def test_an_empty_own_folder_is_joined_to_what_the_remote_has_of_this_log(
         pushed = one.push()
     assert first is not None and pushed is not None
     assert parents(remote) == [mine, first.commit]
+
+
+async def test_a_log_without_sessions_is_known_by_its_records(tmp_path: Path) -> None:
+    remote = bare(tmp_path / "remote")
+    await archived(tmp_path / "a", files={"x": b"1"})
+    first = archive(tmp_path / "a", remote).push()
+    restored(tmp_path / "a", tmp_path / "b")
+    for name, joined in (("b", True), ("c", False)):
+        async with opened(tmp_path / name, *FOLDS, with_means=means(seed=9)) as journal:
+            await add(journal, "x", b"2")
+            one = archive(tmp_path / name, remote)
+            mine = one.commit(await picture(journal), journal)
+            pushed = one.push()
+            assert pushed is not None and first is not None and pushed.merged is joined
+            assert not joined or parents(remote) == [mine, first.commit]
 
 
 async def test_a_reign_that_goes_on_from_a_restored_archive_goes_forward(tmp_path: Path) -> None:

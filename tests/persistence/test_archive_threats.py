@@ -23,7 +23,7 @@ from tests.persistence.archives import (
     show,
     tree,
 )
-from tests.persistence.journals import opened, say
+from tests.persistence.journals import STREAM, means, opened, say
 
 HOOKS = (
     *("applypatch-msg", "pre-applypatch", "post-applypatch", "pre-commit", "prepare-commit-msg", "commit-msg"),
@@ -134,6 +134,10 @@ async def test_what_the_environment_says_leads_nowhere(
     monkeypatch.setenv("GIT_WORK_TREE", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "ext")
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "core.hooksPath")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", str(home / "hooks"))
     monkeypatch.setenv("GIT_CONFIG_PARAMETERS", f"'core.fsmonitor'='touch {pwn}'")
     await _round(tmp_path / "a", bare(tmp_path / "remote"))
     with pytest.raises(ArchiveError):  # nobody listens there
@@ -210,9 +214,19 @@ async def test_a_path_that_is_a_file_and_a_folder_loses_neither(tmp_path: Path) 
     assert show(tmp_path / "a" / "git", "workspace/x") == "file again"
 
 
-async def test_a_name_that_is_no_utf8_does_not_break_a_commit(tmp_path: Path) -> None:
-    raw = os.fsdecode(b"bad\xff")
-    assert not plain(raw)
+def test_a_name_that_is_no_utf8_is_no_plain_one() -> None:
+    assert not plain(os.fsdecode(b"bad\xff"))
+
+
+async def test_a_known_secret_is_in_no_object(tmp_path: Path) -> None:
+    canary = "CANARY-3fK9wQz71LmX"
+    async with opened(tmp_path, *FOLDS, with_means=means(secrets={"FINN_TOKEN": canary})) as journal:
+        await say(journal, f"my token is {canary}")
+        await journal.seal(STREAM)
+        await say(journal, f"once more: {canary}")
+        archive(tmp_path).commit(await picture(journal), journal)
+    objects = git(tmp_path / "git", "cat-file", "--batch-all-objects", "--batch")
+    assert canary not in objects and "[REDACTED:FINN_TOKEN]" in objects
 
 
 async def test_what_a_stranger_adds_to_the_tree_is_looked_at_but_not_used(tmp_path: Path) -> None:
