@@ -226,7 +226,7 @@ def test_threads_that_claim_in_earnest_have_one_winner_too(kind: str, tmp_path: 
 
 
 class Life:
-    """An instance that claims, writes three records, and keeps what the store confirmed of them."""
+    """An instance that claims, writes three records and manifests, and keeps what the store confirmed of them."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -243,6 +243,7 @@ class Life:
                 writer.records.say(f"{self.name} {text}")
                 seq = again(self._replica.flush)
                 self.acknowledged.append(writer.records.span(seq, seq))
+                again(partial(self._replica.publish, archived=text))
         except Fenced:
             return
 

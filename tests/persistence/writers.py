@@ -3,12 +3,13 @@
 import random
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 from persistence.claim import BEGINNING, Claimed, Start, claim
 from persistence.clock import FakeClock
-from persistence.errors import NotFound, StoreUnreachable
+from persistence.errors import Exists, NotFound, StoreUnreachable
 from persistence.frame import encode
 from persistence.remote import Tip, look
 from persistence.replica import Replica
@@ -16,6 +17,8 @@ from persistence.runs import Run
 from persistence.store import Found, Store
 
 T = TypeVar("T")
+
+ARRIVES = 0.2  #: how likely a create that is on the way comes before the next call
 Told = Callable[[str, str], None]  #: is told of a call and its key
 
 
@@ -157,8 +160,26 @@ class Writer:
         )
 
 
+class Delayed(Watched):
+    """A store on whose way some creates stay: the caller gets no answer, and they arrive later, or never."""
+
+    def __init__(self, store: Store, random: random.Random, share: float, on_the_way: list[tuple[str, bytes]]) -> None:
+        super().__init__(store)
+        self._random = random
+        self._share = share
+        self._on_the_way = on_the_way
+
+    def create(self, key: str, data: bytes) -> None:
+        if self._random.random() < self._share:
+            self._on_the_way.append((key, data))
+            raise StoreUnreachable(f"{key}: no answer")
+        super().create(key, data)
+
+
 class Race:
-    """Programs that run at once, one store call at a time: a seed says whose turn it is and which answers are lost."""
+    """Programs that run at once, one store call at a time. A seed says whose turn it is, which answers are lost, and
+    which creates arrive only after others.
+    """
 
     def __init__(self, store: Store, seed: str, losses: float = 0.0) -> None:
         self._store = store
@@ -168,6 +189,7 @@ class Race:
         self._waiting: set[int] = set()
         self._running: set[int] = set()
         self._next: int | None = None
+        self._on_the_way: list[tuple[str, bytes]] = []
 
     def run(self, *programs: Callable[[Store], None]) -> None:
         """Runs all to their end, and raises the first error of any."""
@@ -180,8 +202,16 @@ class Race:
             pass
         for thread in crew:
             thread.join()
+        while self._on_the_way:
+            self._arrive()
         if errors:
             raise errors[0]
+
+    def _arrive(self) -> None:
+        """One of the creates that are on the way comes to the store."""
+        key, data = self._on_the_way.pop(self._random.randrange(len(self._on_the_way)))
+        with suppress(Exists):
+            self._store.create(key, data)
 
     def _deal(self) -> bool:
         """Lets one program make one call, when each of them waits to make one."""
@@ -201,10 +231,13 @@ class Race:
                 self._turns.wait_for(lambda: self._next == index)
                 self._waiting.discard(index)
                 self._next = None
+            if self._on_the_way and self._random.random() < ARRIVES:
+                self._arrive()
             self._lose(call, key)
 
+        delayed = Delayed(self._store, self._random, self._losses, self._on_the_way)
         try:
-            program(Watched(self._store, turn, self._lose))
+            program(Watched(delayed, turn, self._lose))
         except BaseException as error:  # noqa: BLE001 - raised by `run`
             errors.append(error)
         with self._turns:
