@@ -183,6 +183,33 @@ def test_a_log_cannot_begin_anew_for_who_was_overtaken() -> None:
         anew(store, claimed, Start(), entropy=lambda size: b"n" * size)
 
 
+def test_a_standby_that_looked_before_takes_over_with_four_requests() -> None:
+    store = Watched(MemoryStore())
+    one, two = Writer(store, "one"), Writer(store, "two")
+    first = one.replica()
+    one.records.say("a")
+    first.flush()
+    tip = two.look()
+    store.calls.clear()
+    tip = look(store, tip, clock=two.clock)
+    assert two.claim(tip).epoch == 2
+    assert [call for call, _ in store.calls] == ["get", "get", "create", "create"]
+
+
+def test_a_claim_by_a_hint_that_lies_behind_finds_out() -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    first = one.replica()
+    hint = store.objects[HINT]
+    for text in "abc":
+        one.records.say(text)
+        first.flush()
+        first.publish(archived=text)
+    store.objects[HINT] = hint
+    claimed = Writer(store, "two").claim()
+    assert (claimed.manifest.m, claimed.manifest.archived, claimed.epoch, claimed.tip.seq) == (5, "c", 2, 3)
+
+
 def test_hint_follows_the_claims_without_a_request_for_each() -> None:
     store = Watched(MemoryStore())
     for name in "abcdefghij":
