@@ -196,13 +196,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "FINN_AGENT_ID",
         "main",
-        "the agent's name in health",
+        "the agent's name: in health, below the store's URL, in the archive's branch",
         matching(r"[a-z0-9][a-z0-9-]{0,62}", "is up to 63 lower case letters, digits and hyphens"),
     ),
     Setting(
         "FINN_RELEASE",
         None,
-        "what is deployed, shown in health",
+        "what is deployed, shown in health and kept with the copies",
         matching(r"[!-~]{1,128}", "is up to 128 printable characters without spaces"),
         shown="the version",
     ),

@@ -80,3 +80,14 @@ def test_the_page_of_an_instance_that_was_replaced_says_so_and_goes_on_after_the
 def said_elsewhere(other: Finn, session: str) -> None:
     """The other instance has the session, and goes on with it."""
     assert other.say(session, "elsewhere")["reply"] == "You said: elsewhere"
+
+
+def test_on_an_empty_disk_without_its_store_the_page_waits_and_goes_on_by_itself(
+    tmp_path: Path, bucket: Path, chromium: Browser
+) -> None:
+    away = bucket.rename(tmp_path / "away")
+    with finn(tmp_path, [ECHO], FINN_STORE_URL=f"file://{bucket}") as it, visiting(chromium, it) as visit:
+        tab = visit.open(it.url)
+        expect(tab.trouble).to_contain_text("finn waits for its memory")
+        away.rename(bucket)
+        expect(tab.page.get_by_text("Log in to finn")).to_be_visible()
