@@ -20,7 +20,16 @@ from persistence import needs
 from persistence.clock import Clock, Entropy
 from persistence.compaction import Breathe
 from persistence.errors import Damaged, NotFound
-from persistence.layout import COLLECTED, Manifest, chunk_key, decode_manifest, log_key, manifest_key
+from persistence.layout import (
+    COLLECTED,
+    HINT,
+    Manifest,
+    chunk_key,
+    decode_manifest,
+    encode_hint,
+    log_key,
+    manifest_key,
+)
 from persistence.replica import Replica
 from persistence.store import Found, Store
 
@@ -124,6 +133,8 @@ class _Sweep:
         else:
             self._replica.prove()
         edge = self._replica.manifest.gc_boundary
+        # Known to lie there before anything goes: a look that began at a hint from before would find a hole behind it.
+        self._store.put(HINT, encode_hint(self._replica.manifest.m, self._replica.n))
         self._proven = self._clock.monotonic()
         self._now = self._store_now(kept[0])
         # From here on a blob that a flush names is put again, and what is known again is not deleted.

@@ -22,7 +22,8 @@ from tests.persistence.writers import Records, Writer
 class Library(Records):
     """Records of one stream with blobs, sealed now and then, with files, and snapshots of it."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, blobs: float = 0.2) -> None:
+        """`blobs` is the share of records whose text is one."""
         super().__init__()
         self.chunks: dict[str, bytes] = {}
         self.files: dict[str, str] = {}
@@ -30,11 +31,12 @@ class Library(Records):
         self.refs: list[dict[str, object]] = []
         self.tail_first: int | None = None
         self._rng = rng
+        self._share = blobs
 
     def talk(self, size: int = 200) -> None:
         """A record of about that size; now and then one whose text is a blob."""
         text = self._rng.randbytes(max(1, size // 2)).hex()
-        blob = self._blob(text.encode()) if self._rng.random() < 0.2 else ""
+        blob = self._blob(text.encode()) if self._rng.random() < self._share else ""
         self.tail_first = self.tail_first or self.durable + 1
         self.say(text[:size] if not blob else f'","blobs":"{blob}', blobs=(blob,) if blob else ())
 

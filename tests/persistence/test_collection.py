@@ -9,8 +9,8 @@ from persistence import collection, compaction
 from persistence.clock import FakeClock
 from persistence.collection import AGE_S, KEPT, Collected, boundary, collect, due, named, old
 from persistence.compaction import compact
-from persistence.errors import Fenced, StoreError
-from persistence.layout import COLLECTED, blob_key, chunk_key, decode_hint, log_key, manifest_key
+from persistence.errors import Fenced, StoreError, StoreUnreachable
+from persistence.layout import COLLECTED, HINT, blob_key, chunk_key, decode_hint, log_key, manifest_key
 from persistence.replica import Replica
 from persistence.store import Found
 from persistence.stores.memory import MemoryStore
@@ -122,6 +122,21 @@ def test_the_boundary_stands_in_a_manifest_before_anything_goes() -> None:
     calls = [call for call, _ in house.watched.calls]
     assert calls.index("create") < calls.index("delete")
     assert seen(house.store).manifest.gc_boundary > 1
+
+
+def test_nothing_goes_before_the_hint_to_the_newest_manifest_lies_there() -> None:
+    house = House()
+    house.day(20)
+    before = house.keys("")
+
+    def away(call: str, key: str) -> None:
+        if key == HINT:
+            raise StoreUnreachable("away")
+
+    house.watched.before = away
+    with pytest.raises(StoreUnreachable):
+        house.collect()
+    assert before <= house.keys("")
 
 
 def test_nothing_younger_than_a_day_goes_whatever_the_clock_of_this_machine_says() -> None:
