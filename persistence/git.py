@@ -368,7 +368,7 @@ def away(command: str, remote: Remote, answer: Answer) -> ArchiveError:
 
 
 def _missing() -> GitMissing:
-    return GitMissing("there is no git on this machine", hint="install git, or unset FINN_GIT_REMOTE")
+    return GitMissing("there is no git on this machine", hint="install git; until then nothing is archived")
 
 
 def _expire(process: "subprocess.Popen[bytes]", late: threading.Event) -> None:

@@ -23,7 +23,7 @@ from persistence.blobs import Blobs
 from persistence.chunks import Line, sealable, seq_of
 from persistence.codec import rest
 from persistence.disk import replace
-from persistence.errors import Damaged, StorageError, TooLarge
+from persistence.errors import Damaged, StorageError
 from persistence.events import SYSTEM, ChunkSealed
 from persistence.git import OBJECT_BYTES, Git
 from persistence.picture import Picture, of
@@ -75,12 +75,12 @@ def _bounded(git: Git, commit: str) -> dict[str, Member]:
     members = dict(unpacked(git, commit))
     sizes = [member.bytes for member in members.values()]
     if len(members) > MEMBERS or sum(sizes) > TOTAL_BYTES or max(sizes, default=0) > MEMBER_BYTES:
-        raise TooLarge(f"commit {commit[:12]} holds more than an archive can", hint="another source is used")
+        raise Damaged(f"commit {commit[:12]} holds more than an archive can", hint="another source is used")
     return members
 
 
 def retrieve(git: Git, state: State, into: Path, means: Means, epoch: int) -> Restored:
-    """Builds wal, snapshots, chunks and blobs in the empty `into`. Raises Damaged, TooLarge, ArchiveError."""
+    """Builds wal, snapshots, chunks and blobs in the empty `into`. Raises Damaged, ArchiveError, StorageError."""
     paths, members = Paths(into), _bounded(git, state.commit)
     for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs):
         means.disk.mkdir(folder)

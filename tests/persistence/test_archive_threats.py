@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from persistence.errors import ArchiveError, TooLarge
+from persistence.errors import ArchiveError, Damaged
 from persistence.files import FILES
 from persistence.git import Remote
 from persistence.tree import plain
@@ -258,6 +258,6 @@ async def test_an_archive_beyond_every_measure_is_refused_unread(
         await add(journal, "x", bytes(5000))
         archive(tmp_path / "a").commit(await picture(journal), journal)
     monkeypatch.setattr(f"persistence.retrieval.{limit}", 2)
-    with pytest.raises(TooLarge):
+    with pytest.raises(Damaged, match="more than an archive can"):
         restored(tmp_path / "a", tmp_path / "b")
     assert not any(path.is_file() for path in (tmp_path / "b").rglob("*"))
