@@ -120,6 +120,11 @@ class Replica:
         return sum(one.bytes for one in self.tail)
 
     @property
+    def complete(self) -> bool:
+        """Whether a state can be made of what is there, without this machine."""
+        return self.manifest.complete
+
+    @property
     def behind(self) -> int:
         """How many records are durable here and not confirmed there."""
         return max(0, self.source.durable - self.confirmed)
