@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from persistence.blobs import Blobs
-from persistence.codec import BLOB_BYTES, clean, decode, offload, rest
+from persistence.codec import BLOB_BYTES, _any, _plain, clean, decode, offload, place_of, rest
 from persistence.disk import SystemDisk
 from persistence.errors import TooLarge
 from persistence.events import (
@@ -152,3 +152,40 @@ def test_half_a_character_is_recorded_as_one_that_cannot_be_shown() -> None:
     event, data = clean(called(text="a\ud800b", ok="🙂"), STREAM, AGENT, CLEAR)
     assert event == called(text="a\ufffdb", ok="🙂")
     assert json.loads(HEAD + data)["data"]["args"] == {"text": "a\ufffdb", "ok": "🙂"}
+
+
+@given(
+    args=st.dictionaries(st.text(max_size=8), JSON | st.floats(allow_nan=False, allow_infinity=False), max_size=4),
+    text=st.text(),
+    details=st.none() | st.dictionaries(st.text(max_size=5), JSON, max_size=3),
+)
+def test_the_short_way_to_a_record_gives_what_the_long_one_gives(
+    args: dict[str, Json], text: str, details: dict[str, Json] | None
+) -> None:
+    nowhere = Blobs(SystemDisk(), Path("/nonexistent"))
+    ended = ToolEnded(turn="t", parent=None, call="c", name="n", result=text, details=details)
+    for event in (called(**args), prompt(text), ended, message(ToolCallBlock(id="c", name="n", arguments=args))):
+        line = HEAD + clean(event, STREAM, OWNER, CLEAR)[1]
+        short = _plain(line, "aa")
+        assert short is not None
+        assert short == _any(line, "aa", nowhere, pytest.fail)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b'"stream":null,"by":{"actor":"owner","trust":"user"},"type":"dreamed","v":1,"data":{}}',
+        b'"stream":null,"by":{"actor":"owner","trust":"user"},"type":"session_created","v":99,"data":{"title":"a"}}',
+        b'"stream":null,"by":{"actor":"owner","trust":"user"},"type":"session_created","v":1,"data":{"name":"a"}}',
+        b'"stream":null,"by":{"actor":"o\\u0077","trust":"user"},"type":"session_created","v":1,"data":{"title":"a"}}',
+        b'"stream":"a\\"b","by":{"actor":"owner","trust":"user"},"type":"session_created","v":1,"data":{"title":"a"}}',
+        b'"by":{"actor":"owner","trust":"user"},"stream":null,"type":"session_created","v":1,"data":{"title":"a"}}',
+        b'"stream":null,"by":{"actor":"owner","trust":"user"},"type":"log_recovered","v":1,'
+        b'"data":{"source":"local","last_seq":1}}',
+    ],
+    ids=["unknown kind", "newer", "does not fit", "escaped actor", "escaped stream", "other order", "older"],
+)
+def test_what_is_spelled_in_another_way_takes_the_long_one(rest: bytes, blobs: Blobs) -> None:
+    assert _plain(HEAD + rest, "aa") is None
+    assert read(rest, blobs).seq == 7
+    assert place_of(HEAD + rest) == (read(rest, blobs).stream, read(rest, blobs).type)
