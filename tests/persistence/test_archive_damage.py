@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -306,6 +306,38 @@ async def test_a_commit_that_takes_too_long_is_ended_and_comes_next_time(tmp_pat
         with pytest.raises(ArchiveSlow):
             one.commit(await picture(journal), journal, limit_s=0.0)
         assert one.commit(await picture(journal), journal)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    path = tmp_path / "small"
+    path.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(path)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
+    yield path
+    subprocess.run(["umount", str(path)], check=True)
+
+
+async def test_a_full_disk_costs_a_commit_and_no_more(small: Path) -> None:
+    async with opened(small / "a", *FOLDS) as journal:
+        one = archive(small / "a")
+        await say(journal, "one")
+        first = one.commit(await picture(journal), journal)
+        for index in range(40):
+            await add(journal, f"f{index}", random.Random(index).randbytes(20_000))
+        taken, free = await picture(journal), os.statvfs(small)
+        (small / "ballast").write_bytes(bytes(free.f_bavail * free.f_bsize - 40_000))
+        with pytest.raises(ArchiveError):
+            one.commit(taken, journal)
+        assert commits(small / "a" / "git") == [first]
+        (small / "ballast").unlink()
+        mine = one.commit(taken, journal)
+    assert commits(small / "a" / "git") == [mine, first]
+    assert not list((small / "a" / "quarantine").iterdir())
 
 
 def test_no_git_on_the_machine_is_said_clearly(tmp_path: Path) -> None:
