@@ -2,7 +2,8 @@
 
     finn serve ──────────────▶ gateway/app.py
     finn chat, status, sessions ─▶ gateway/client.py ─▶ HTTP and WebSocket of the running gateway (run.json, auth/token)
-    finn verify, token ──────▶ the data directory itself
+    finn verify, token ──────▶ the data directory itself, and the store
+    finn restore ────────────▶ gateway/rebuild.py
 
 Errors go to stderr as `finn: WHAT (HINT)`, with --json as the problem object of HTTP. Exit codes: 0, 1, 2 for usage.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from persistence.errors import FinnError, StorageFailed, UsageError
+from persistence.errors import FinnError, UsageError
 
 PACKAGES = ("agent", "gateway", "grimoires", "persistence", "scheduler")
 
@@ -94,9 +95,17 @@ def parser() -> argparse.ArgumentParser:
     _data_dir(status)
     _json(status)
 
-    verify = _command(commands, "verify", _verify, "prove every checksum of the log", "finn verify --json")
+    verify = _command(commands, "verify", _verify, "prove every checksum of the log", "finn verify --store")
+    verify.add_argument("--store", action="store_true", help="also read and prove all that the store keeps")
     _data_dir(verify)
     _json(verify)
+
+    restore = _command(commands, "restore", _restore, "rebuild from a copy", "finn restore --to ~/finn-again")
+    restore.add_argument("--to", required=True, metavar="DIR", help="the data directory to make; an empty folder")
+    restore.add_argument("--from", dest="source", choices=("auto", "store", "git"), default="auto", help="which copy")
+    restore.add_argument("--at", type=int, metavar="SEQ", help="up to this record, as far back as the store keeps")
+    _data_dir(restore)
+    _json(restore)
 
     token = _command(commands, "token", _token, "print a login link", "finn token --rotate")
     token.add_argument("--rotate", action="store_true", help="make another token; every cookie and link is void")
@@ -228,22 +237,19 @@ def _sessions_export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from persistence.disk import SystemDisk
-    from persistence.recovery import verify
+    from gateway.proof import told, verify
 
-    wal = _settings(args).data_dir / "wal"
-    if not wal.is_dir():
-        raise StorageFailed(f"there is no log in {wal}", hint="say --data-dir, or start finn once")
-    verdict = verify(SystemDisk(), wal)
-    gaps = [{"from": first, "to": last} for first, last in verdict.gaps]
-    found = {"ok": verdict.ok, "last_seq": verdict.last_seq, "first_bad_seq": verdict.first_bad_seq, "gaps": gaps}
-    if args.json:
-        print(json.dumps({**found, "damage": list(verdict.damage)}))
-    else:
-        print(f"{'ok' if verdict.ok else 'DAMAGED'}: {verdict.last_seq} records", *verdict.damage, sep="\n  ")
-        for gap in gaps:
-            print(f"  records {gap['from']} to {gap['to']} are a declared gap")
-    return 0 if verdict.ok else 1
+    found = verify(_settings(args), store=args.store)
+    print(json.dumps(found) if args.json else "\n".join(told(found)))
+    return 0 if found["ok"] else 1
+
+
+def _restore(args: argparse.Namespace) -> int:
+    from gateway.rebuild import rebuild, told
+
+    found = rebuild(_settings(args), Path(args.to), args.source, args.at)
+    print(json.dumps(found) if args.json else "\n".join(told(found, args.to)))
+    return 1 if found["problems"] else 0
 
 
 def _token(args: argparse.Namespace) -> int:

@@ -357,8 +357,8 @@ class _Start:
         made = None
         try:
             made = self._from_archive()
-        except ArchiveError as error:
-            if self._archive and self._archive.remote is not None:
+        except (ArchiveError, Newer) as error:
+            if isinstance(error, Newer) or (self._archive and self._archive.remote is not None):
                 silent = silent or str(error)
             self._problems.append(str(error))
         except Damaged as error:
@@ -421,6 +421,7 @@ class _Start:
             ms=ms,
             bytes=self._bytes,
             discarded=tuple(self._discarded),
+            replayed=self._replayed,
         )
         return Recovered(origin, self._claimed, degraded if not self._claimed else "", self._orphans)
 

@@ -56,9 +56,16 @@ class Silent:
 class Agent:
     """Everything that lives on: the sources, the clock, and the number of the next instance."""
 
-    def __init__(self, seed: int, store: Store | None = None, archive: Archived | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        store: Store | None = None,
+        archive: Archived | None = None,
+        folds: tuple[Fold[Any], ...] = FOLDS,
+    ) -> None:
         self.store = store
         self.archive = archive
+        self.folds = folds
         self.clock = FakeClock()
         self.rng = random.Random(seed)
         self.instances = 0
@@ -77,7 +84,7 @@ class Agent:
         self.instances += 1
         return recover(
             Paths(root),
-            FOLDS,
+            self.folds,
             self.means(disk),
             store=self.store,
             archive=self.archive,
@@ -88,7 +95,7 @@ class Agent:
     @asynccontextmanager
     async def life(self, root: Path) -> AsyncIterator["Life"]:
         recovered = await asyncio.to_thread(self.recover, root)
-        journal = await Journal.open(root, FOLDS, self.means(), recovered.origin)
+        journal = await Journal.open(root, self.folds, self.means(), recovered.origin)
         life = Life(self, journal, recovered)
         try:
             yield life
