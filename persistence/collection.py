@@ -126,12 +126,11 @@ class _Sweep:
         self._objects = self._bytes = 0
 
     def run(self) -> Collected:
-        kept = manifests(self._store, self._replica.manifest, self._breathe)
-        edge = boundary(kept)
+        self._replica.prove()  # and settles what was sent and never answered: it may name what looks like garbage
+        edge = boundary(self._kept())
         if edge > self._replica.manifest.gc_boundary:
-            kept = [self._replica.publish(gc_boundary=edge), *kept][:KEPT]
-        else:
-            self._replica.prove()
+            self._replica.publish(gc_boundary=edge)
+        kept = self._kept()
         edge = self._replica.manifest.gc_boundary
         # Known to lie there before anything goes: a look that began at a hint from before would find a hole behind it.
         self._store.put(HINT, encode_hint(self._replica.manifest.m, self._replica.n))
@@ -145,6 +144,9 @@ class _Sweep:
         self._delete(self._old(found for found in self._all("seg/", "snap/") if found.key not in keys))
         self._delete_bodies(kept, edge)
         return Collected(self._objects, self._bytes, tuple(self._problems))
+
+    def _kept(self) -> list[Manifest]:
+        return manifests(self._store, self._replica.manifest, self._breathe)
 
     def _store_now(self, newest: Manifest) -> float:
         """The store's time, or what it was when the newest manifest was written."""
