@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from persistence import replay
+from persistence.clock import FakeClock
 from persistence.disk import SystemDisk
 from persistence.events import ChunkSealed, SessionCreated
 from persistence.journal import Journal
-from persistence.scan import segments
+from persistence.scan import segment_name, segments
 from persistence.sealed import proven
 from persistence.wal import Wal
 from tests.conftest import count
@@ -67,9 +68,14 @@ async def test_the_same_is_found_as_by_reading_every_record(tmp_path: Path, monk
 
 
 async def test_ids_go_on_behind_a_segment_that_was_only_indexed(tmp_path: Path) -> None:
+    """Also where the next one holds no record yet, under a clock that went back."""
     await lived(tmp_path)
+    path = tmp_path / "wal" / segment_name(_last(tmp_path))
+    path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n")
     last = logged(tmp_path)[-1]
-    async with opened(tmp_path, with_means=means(seed=9)) as journal:
+    clock = FakeClock()
+    clock.advance(-3600)
+    async with opened(tmp_path, with_means=means(clock=clock, seed=9)) as journal:
         (record,) = await say(journal, "on", stream="a")
     assert record.id > last.id
 
