@@ -1,5 +1,6 @@
 import errno
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from persistence.disk import SystemDisk
 from persistence.errors import StorageError
 from persistence.swap import RESTORING, Restored, begin, finish, move_in, restored, settled
+from tests.conftest import count
 from tests.persistence.logs import FaultyDisk
+from tests.persistence.simulated_disk import SimulatedDisk
 
 OLD = {"wal/0000000000000001.wal": b"old one", "wal/0000000000000009.wal": b"old two", "snapshots/8.json.z": b"old"}
 NEW = {
@@ -140,3 +143,69 @@ def _ended(root: Path) -> bool:
 
 def _untouched(root: Path) -> bool:
     return {name: data for name, data in files(root).items() if "/.finn-" not in name} == {**OLD, **BESIDE}
+
+
+class Cut(Exception):
+    """The power goes."""
+
+
+class Counted(SimulatedDisk):
+    """Ends with a power cut at the N-th call that changes something."""
+
+    def __init__(self, root: Path, nth: int) -> None:
+        super().__init__(root)
+        self._left = nth
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise Cut
+
+    def write(self, handle: int, data: bytes | memoryview) -> int:
+        self._count()
+        return super().write(handle, data)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._count()
+        super().rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        self._count()
+        super().unlink(path)
+
+    def sync_folder(self, path: Path) -> None:
+        self._count()
+        super().sync_folder(path)
+
+
+def write_through(disk: SimulatedDisk, root: Path, contents: dict[str, bytes]) -> None:
+    """Files as a builder writes them: not durable until somebody makes them so."""
+    for name, data in contents.items():
+        disk.mkdir((root / name).parent)
+        handle = disk.open(root / name, os.O_WRONLY | os.O_CREAT)
+        disk.write(handle, data)
+        disk.close(handle)
+
+
+def test_a_power_cut_at_any_moment_leaves_the_old_log_or_the_new_one(tmp_path: Path, seed: int) -> None:
+    rng, nth, ends = random.Random(seed), 0, set()
+    while True:
+        nth += 1
+        root = tmp_path / f"live{nth}"
+        write(root, {**OLD, **BESIDE})
+        disk = Counted(root, nth)
+        try:
+            write_through(disk, begin(disk, root), NEW)
+            move_in(disk, root, restored=Restored("store", 8), name="old-log", why="test")
+        except Cut:
+            pass
+        else:
+            break
+        for again in range(count(2, 30)):
+            left = tmp_path / f"crash{nth}-{again}"
+            disk.crash(left, random.Random(rng.getrandbits(32)))
+            finish(SystemDisk(), left)
+            ended = _ended(left)
+            ends.add(ended)
+            assert ended or _untouched(left), f"half a swap after a power cut at change {nth}: {sorted(files(left))}"
+    assert ends == {True, False}
