@@ -10,7 +10,6 @@ lies wholly before it is in chunks. Every step may be cut short anywhere: what i
 collected after a day.
 """
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +21,6 @@ from persistence.disk import Disk, read
 from persistence.errors import Damaged, NotFound
 from persistence.frame import PREFIX_BYTES
 from persistence.layout import (
-    NOTHING,
     Manifest,
     Seg,
     Snap,
@@ -34,7 +32,7 @@ from persistence.layout import (
     snap_key,
 )
 from persistence.replica import Frames, Laid, Replica
-from persistence.snapshot import listed
+from persistence.snapshot import DIGITS, listed
 from persistence.store import Store
 
 TAIL_OBJECTS = 32  #: more small objects than this make a start slow: each costs 2 ms to read
@@ -140,8 +138,14 @@ def until(part: Part, last: int) -> Part:
 
 def digest_at(body: bytes, seq: int) -> str | None:
     """The digest of the record `seq`, where these frames hold it."""
-    found = re.search(rb"(?:^|\n)[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{\"seq\":%d," % seq, body)
-    return found[1].decode() if found else None
+    line = b' {"seq":%d,' % seq
+    at = body.find(line)
+    while at >= 0:
+        start = at + 1 - PREFIX_BYTES
+        if start == 0 or (start > 0 and body[start - 1 : start] == b"\n"):
+            return body[at - 64 : at].decode()
+        at = body.find(line, at + 1)  # it stood in a text
+    return None
 
 
 def _frames(body: bytes) -> Iterable[tuple[int, int]]:
@@ -160,9 +164,14 @@ def _seq(body: bytes, at: int) -> int:
 # ---------------------------------------------------------------- effects
 
 
-def newest(disk: Disk, directory: Path) -> Snapped | None:
-    """The newest snapshot in a folder that holds what it says; None where there is none. Raises OSError."""
+def newest(disk: Disk, directory: Path, after: int = 0) -> Snapped | None:
+    """The newest snapshot in a folder that holds what it says; None where there is none after that seq. Raises OSError.
+
+    `after` spares the reading of one that the store has already.
+    """
     for path in listed(directory):
+        if int(path.name[:DIGITS]) <= after:
+            return None
         data = read(disk, path)
         try:
             return snapped(data, path.name)
@@ -257,7 +266,7 @@ def _logged(source: Frames, first: int, last: int, tell: Tell) -> Iterator[Part]
             tell(f"records {first}-{last} are not in the store and not in the local log: {error}")
             return
         if run.first <= last:
-            yield until(Part(run.first, run.last, run.chain_in or NOTHING, run.chain_out, run.body), last)
+            yield until(Part(run.first, run.last, run.chain_in, run.chain_out, run.body), last)
         first = run.last + 1
 
 

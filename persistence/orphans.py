@@ -140,7 +140,7 @@ def _send(store: Store, epoch: int, writer: str, run: Run, blob: Callable[[str],
         previous=NOTHING,
         first=run.first,
         last=run.last,
-        chain_in=run.chain_in or NOTHING,
+        chain_in=run.chain_in,
         chain_out=run.chain_out,
         nonce=sha256(run.body).hexdigest()[:32],  # the same object whenever it is sent
     )
@@ -224,7 +224,7 @@ def _lines(body: bytes, chain_in: str, key: str) -> Iterator[tuple[bytes, str]]:
         line = body[at + PREFIX_BYTES : end - 1]
         frame, digest = encode(line, chain)
         if frame != body[at:end]:
-            if at or chain_in != NOTHING:
+            if at or chain_in:
                 raise Damaged(f"{key} has a record that does not follow the one before it")
             digest = bytes.fromhex(body[at + 18 : at + 82].decode())
         yield line, digest.hex()

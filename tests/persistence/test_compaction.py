@@ -1,5 +1,6 @@
 """The tail put together: the same frames come back, whatever failed on the way."""
 
+import asyncio
 import random
 from contextlib import suppress
 from dataclasses import replace
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from persistence import compaction
+from persistence.blobs import Blobs
 from persistence.claim import Start
 from persistence.clock import FakeClock
 from persistence.compaction import (
@@ -28,10 +30,13 @@ from persistence.compaction import (
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, StoreError, StoreUnreachable
 from persistence.layout import NOTHING, Seg, blob_key, chunk_key, log_key, seg_key
+from persistence.replica import Replica
+from persistence.restoration import restore
 from persistence.snapshot import path_of
 from persistence.stores.memory import MemoryStore
 from tests.conftest import count
 from tests.persistence.faulty_store import DOUBTS, REFUSALS, FaultyStore
+from tests.persistence.journals import STREAM, answer, commit, ended, opened, say
 from tests.persistence.library import Library, Ship, restorable
 from tests.persistence.writers import Records, Watched, Writer, seen
 
@@ -101,9 +106,9 @@ def test_a_part_is_cut_behind_a_record(last: int) -> None:
 
 def test_the_digest_of_a_record_is_found_in_its_frames_and_not_in_a_text() -> None:
     records = Records()
-    records.say("a", ' {"seq":3,', "c")
-    body = records.span(1, 2)
-    assert [digest_at(body, seq) for seq in (1, 2, 3)] == [records.chain(1), records.chain(2), None]
+    records.say("a", ' {"seq":1,', ' {"seq":3,')
+    body = records.span(2, 3)
+    assert [digest_at(body, seq) for seq in (1, 2, 3)] == [None, records.chain(2), records.chain(3)]
 
 
 # ---------------------------------------------------------------- one compaction
@@ -325,7 +330,41 @@ def test_the_newest_snapshot_on_disk_that_holds_what_it_says_is_taken(tmp_path: 
     path_of(tmp_path, old.seq).write_bytes(old.data)
     path_of(tmp_path, 9).write_bytes(b"torn")
     assert newest(SystemDisk(), tmp_path) == old
+    assert newest(SystemDisk(), tmp_path, after=old.seq) is None
     assert newest(SystemDisk(), tmp_path / "none") is None
+
+
+# ---------------------------------------------------------------- with a journal
+
+
+async def test_a_journal_is_restored_to_the_same_state_from_what_compaction_left(tmp_path: Path) -> None:
+    store, writer = MemoryStore(), Writer(MemoryStore(), "one")
+    writer.store = store
+    async with opened(tmp_path / "lived") as journal:
+        replica = Replica(
+            store, writer.claim(), journal, release="r", clock=FakeClock(), entropy=random.Random(1).randbytes
+        )
+        for number in range(6):
+            await say(journal, f"question {number}", "x" * 300_000)
+            await commit(journal, answer(f"answer {number}"), ended())
+            await asyncio.to_thread(replica.flush)
+            if number % 2:
+                await journal.seal(STREAM)
+                await journal.snapshot()
+                await asyncio.to_thread(replica.flush)
+            taken = newest(SystemDisk(), journal.paths.snapshots)
+            assert (await asyncio.to_thread(compact, replica, taken)).problems == ()
+        await say(journal, "the last word")
+        await asyncio.to_thread(replica.flush)
+        tip = seen(store)
+        built = restore(store, tip, tmp_path / "again", SystemDisk(), ms=0)
+        assert (built.seq, built.problems, built.holes) == (journal.seq, (), ())
+        state, records = journal.state_sha(), await journal.read(STREAM)
+    for key in [key for key in store.objects if key.startswith(("chunk/", "blob/"))]:
+        Blobs(SystemDisk(), tmp_path / "again" / f"{key.partition('/')[0]}s").put(store.objects[key])
+    async with opened(tmp_path / "again") as again:
+        assert again.state_sha() == state
+        assert [one.line for one in await again.read(STREAM)] == [one.line for one in records]
 
 
 # ---------------------------------------------------------------- with all that can go wrong
