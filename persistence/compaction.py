@@ -184,7 +184,8 @@ def snapped(data: bytes, name: str) -> Snapped:
     """The snapshot in a file's bytes. Raises Damaged."""
     snapshot, text = needs.opened(data, name)
     floor, chunks = needs.floor(snapshot), needs.chunks(snapshot)
-    return Snapped(snapshot.seq, snapshot.chain, floor, chunks, data, needs.quoted(text))
+    state = text.rpartition(b'"state_sha":')[0]  # which is no name of anything, and neither is the digest
+    return Snapped(snapshot.seq, snapshot.chain, floor, chunks, data, needs.quoted(state) - {snapshot.chain})
 
 
 def _nothing() -> None:

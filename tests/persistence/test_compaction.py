@@ -165,6 +165,13 @@ def test_a_snapshot_goes_up_after_its_chunks_and_blobs_and_before_the_manifest_t
     assert restorable(inner, library) == library.durable
 
 
+def test_only_hashes_of_the_state_are_asked_for_as_blobs() -> None:
+    library = Library(random.Random(1))
+    library.talk()
+    library.write("NOTES.md", b"mine")
+    assert library.snapshot().quoted == {library.files["NOTES.md"]}
+
+
 def test_a_chunk_is_put_once_whatever_came_in_between() -> None:
     inner, library, one = written()
     one.store = store = Watched(inner)
