@@ -211,6 +211,7 @@ class _Start:
         self._orphans = 0
         self._source: Source | None = None
         self._claimed: Claimed | None = None
+        self._reign = 0  # under which a log from git was begun, where it was
         self._built: int | None = None  # the seq up to which .restoring/ holds the log of the store
         self._replayed: Replayed
 
@@ -380,7 +381,8 @@ class _Start:
         if state is None:
             return None
         into = swap.begin(self._disk, self._paths.root)
-        return archive.restore(state, into, self._means, epoch=state.epoch + 1)
+        self._reign = state.epoch + 1
+        return archive.restore(state, into, self._means, epoch=self._reign)
 
     def _came(self, source: Source, size: int, problems: tuple[str, ...]) -> None:
         self._source = source
@@ -431,6 +433,8 @@ class _Start:
             return self._claimed.epoch
         if self._source is None:
             return self._replayed.epoch
+        if self._reign:
+            return max(self._replayed.epoch, self._reign)
         return max(self._replayed.epoch, seen.tip.epoch if seen.tip else 0) + 1
 
     @property
