@@ -122,14 +122,15 @@ class Archive:
         index = dict(tip.index) if tip else {}
         parents = (tip.commit,) if tip else ()
         start = tree.begun(self._ref, tree.message(state), state.time, parents)
-        changes = self._changes(index, tree.entries(picture, state.encode()), source)
+        changes = self._changes(index, picture, state, source)
         commit = self._import((*start,), changes, limit_s)
         self._tip = Tip(commit, replace(state, commit=commit), index)
         self._tidy()
         return commit
 
-    def _changes(self, index: dict[str, Entry], wanted: Mapping[str, Entry], source: Source) -> Iterator[bytes]:
-        """The changes of the tree; `index` becomes what it then holds."""
+    def _changes(self, index: dict[str, Entry], picture: Picture, state: State, source: Source) -> Iterator[bytes]:
+        """The changes of the tree, worked out while git starts; `index` becomes what it then holds."""
+        wanted = tree.entries(picture, state.encode())
         # Removed first: a path may have been a file and be a folder now.
         for path in [path for path in index if path not in wanted and not path.startswith(BLOBS)]:
             del index[path]

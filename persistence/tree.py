@@ -14,6 +14,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -145,6 +146,7 @@ def plain(path: str) -> bool:
     return all(_is_plain(part) for part in path.split("/"))
 
 
+@lru_cache(maxsize=4096)
 def _is_plain(part: str) -> bool:
     """`isprintable` refuses what some take for nothing (`.g\\u200cit`), `.git…` and `git~…` are git's own."""
     return (
