@@ -87,7 +87,7 @@ def due(objects: int, size: int) -> bool:
 
 def settled(manifest: Manifest) -> int:
     """The seq below which a local log is not needed: chunks in the store hold what came before. 0: all of it is."""
-    return manifest.segs[0].first if manifest.snap and manifest.segs else 0
+    return manifest.begins if manifest.snap else 0
 
 
 def above(runs: Iterable[Run], floor: int) -> tuple[Run, ...]:

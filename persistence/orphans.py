@@ -53,6 +53,7 @@ from persistence.store import Found, Store
 
 OBJECT_MAX = 16 << 20  #: bytes of an orphan object that is read; a writer's own are far smaller
 FOUND_MAX = 1000  #: objects looked at in one go
+FOUND_BYTES = 64 << 20  #: and held in memory; the rest comes with the next look
 
 #: What only says how a lost reign was kept, or what a recovered message says as well.
 BOOKKEEPING = frozenset(
@@ -171,6 +172,7 @@ def find(store: Store, done: Mapping[str, int], blobs: Blobs) -> Search:
     """
     found: list[Orphans] = []
     problems: list[str] = []
+    size = 0
     for listed in sorted(islice(store.list("orphans/"), FOUND_MAX), key=_age):
         match = _KEY.fullmatch(listed.key)
         if listed.key in done:
@@ -178,6 +180,9 @@ def find(store: Store, done: Mapping[str, int], blobs: Blobs) -> Search:
         if match is None or listed.bytes > OBJECT_MAX:
             problems.append(f"{listed.key} is no object of orphans and is left alone")
             continue
+        size += listed.bytes
+        if size > FOUND_BYTES:
+            break
         try:
             found.append(Orphans(listed.key, tuple(_records(store, listed.key, match, blobs, problems.append))))
         except NotFound:

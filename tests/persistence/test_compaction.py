@@ -328,6 +328,11 @@ def test_what_is_in_chunks_is_not_written_into_segments_and_need_not_stay_in_the
     replica.flush()
     manifest = compact(replica, library.snapshot()).manifest
     assert ([one.first for one in manifest.segs], settled(manifest)) == ([8], 8)
+    library.seal()
+    replica.flush()
+    manifest = compact(replica, library.snapshot()).manifest
+    assert (manifest.segs, settled(manifest)) == ((), library.durable + 1)
+    assert restorable(store, library) == library.durable
 
 
 def test_the_newest_snapshot_on_disk_that_holds_what_it_says_is_taken(tmp_path: Path) -> None:

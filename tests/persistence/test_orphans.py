@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from persistence import orphans
 from persistence.disk import SystemDisk
 from persistence.errors import StorageFailed, StoreError, StoreUnreachable
 from persistence.events import (
@@ -277,6 +278,17 @@ async def test_what_is_not_what_it_says_is_told_and_left_alone(tmp_path: Path, c
         assert key in pair.store.objects
 
 
+async def test_more_than_memory_should_hold_comes_with_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with parted(tmp_path, prompt("a"), prompt("b"), prompt("c")) as pair:
+        pair.keep(tmp_path / "q", limit=1)
+        one = len(next(data for key, data in pair.store.objects.items() if key.startswith(PREFIX)))
+        monkeypatch.setattr(orphans, "FOUND_BYTES", one * 3 // 2)
+        assert [await pair.import_all() for _ in range(4)] == [1, 1, 1, 0]
+        assert [said(one).text for one in await pair.recovered()] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("name", ["orphans/x", "orphans/1-one/1.wal", "orphans/1-one/a/0000000000000001.wal"])
 async def test_a_strange_name_is_told_and_left_alone(tmp_path: Path, name: str) -> None:
     async with parted(tmp_path) as pair:
@@ -302,5 +314,5 @@ async def test_a_blob_that_is_not_what_its_name_says_is_not_taken(tmp_path: Path
         assert "cannot read this text" in said_first(search.orphans).text
 
 
-def said_first(orphans: tuple[Orphans, ...]) -> Any:
-    return orphans[0].records[0].event
+def said_first(found: tuple[Orphans, ...]) -> Any:
+    return found[0].records[0].event
