@@ -2,17 +2,18 @@
 
 import random
 import shutil
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from persistence import replay
+from persistence import recovery, replay
 from persistence.clock import FakeClock
-from persistence.disk import SystemDisk
+from persistence.disk import Disk, SystemDisk
 from persistence.events import ChunkSealed, SessionCreated
 from persistence.journal import Journal
-from persistence.scan import segment_name, segments
+from persistence.scan import Found, segment_name, segments, walk
 from persistence.sealed import proven
 from persistence.wal import Wal
 from tests.conftest import count
@@ -55,8 +56,16 @@ async def test_the_same_is_found_as_by_reading_every_record(tmp_path: Path, monk
     conversations = await lived(tmp_path)
     assert len(proofs(tmp_path)) > 2
     assert all(proofs(tmp_path))
+    read: list[int] = []
+
+    def walked(disk: Disk, wal: Path, bases: list[int]) -> Iterator[Found]:
+        read.extend(bases)
+        return walk(disk, wal, bases)
+
+    monkeypatch.setattr(recovery, "walk", walked)
     async with opened(tmp_path) as journal:
         quick = journal.replayed
+        assert read == [_last(tmp_path)], "of the others no record was read by itself"
         assert await said(journal) == conversations
     monkeypatch.setattr(replay, "proven", lambda *_: None)
     async with opened(tmp_path) as journal:
