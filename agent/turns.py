@@ -29,6 +29,7 @@ from persistence.events import (
     SYSTEM,
     AssistantMessage,
     By,
+    Event,
     MessageStop,
     NoteAdded,
     Problem,
@@ -171,7 +172,14 @@ class Turns:
         await self._arrival(arriving)
         return Accepted(turn, arriving.result().seq)
 
-    async def _record(self, event: UserMessage, session: str, by: By) -> Record:
+    async def record(self, event: Event, session: str, by: By = OWNER) -> Record:
+        """Records what somebody did to a session, as carefully as a message. Raises like `say`."""
+        arriving = asyncio.ensure_future(self._record(event, session, by))
+        arriving.add_done_callback(_heard)
+        await self._arrival(arriving)
+        return arriving.result()
+
+    async def _record(self, event: Event, session: str, by: By) -> Record:
         await self._admit()
         return await self._journal.commit(event, stream=session, by=by)
 
@@ -179,14 +187,13 @@ class Turns:
         """Waits until a message is taken or refused; for the store no longer than a caller can wait."""
         if not await in_time(arriving, self._journal, self._agent.clock):
             raise StoreUnreachable(
-                f"the store has not confirmed the prompt within {STORE_WAIT_S:.0f} s",
-                hint="send it again under the same request id; it is taken once the store answers",
+                f"the store has not confirmed this within {STORE_WAIT_S:.0f} s",
+                hint="it is taken once the store answers; a prompt may be sent again under the same request id",
             )
 
     def _arrived(self, session: str, request_id: str, done: asyncio.Future[Record]) -> None:
         del self._arriving[session, request_id]
-        if not done.cancelled():
-            done.exception()  # told to whoever still waits; a caller that left is no reason for a warning
+        _heard(done)
 
     async def stop(self, session: str) -> bool:
         """Ends the running turn; whether there was one. What waits goes on waiting, then runs."""
@@ -350,6 +357,12 @@ class Turns:
         while len(self._contexts) > LIVE_CONTEXTS:
             self._contexts.popitem(last=False)
         return entries
+
+
+def _heard(done: asyncio.Future[Record]) -> None:
+    """An error was told to whoever still waits; that nobody does is no reason for a warning."""
+    if not done.cancelled():
+        done.exception()
 
 
 QUEUE_CHANGES = (UserMessage, TurnStarted, SteerTaken, TurnEnded, SessionDeleted, SessionRestored)

@@ -311,6 +311,7 @@ class Finn:
         """
         self.state = "draining"
         rooms, budget_s = self._rooms, self._settings.shutdown_budget
+        end = self._clock.monotonic() + budget_s
         if rooms is not None and self._storage is not None:
             self._storage.hurry()
         if rooms is not None:
@@ -318,7 +319,7 @@ class Finn:
         await self._send_all_away()
         if rooms is not None and self._storage is not None:
             await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
-            await self._storage.finish(budget_s)
+            await self._storage.finish(budget_s, end)
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):
@@ -332,7 +333,7 @@ class Finn:
             case "starting":
                 return starting()
             case "silent":
-                return silent(self._why)
+                return silent()
             case "fenced":
                 return standing_by()
         return None
@@ -358,8 +359,8 @@ class Finn:
         )
 
     def _own_facts(self) -> Iterable[Fact]:
-        closed = self._closed() or self._unready()
-        yield Fact("gateway:state", self.state, output=str(closed) if closed else "")
+        reasons = [str(one) for one in (self._closed() or self._unready(), self._why) if one]
+        yield Fact("gateway:state", self.state, output="; ".join(reasons))
         problems = self._settings.problems
         yield Fact("settings:problems", len(problems), output="; ".join(problems))
         yield Fact("ws:connections", len(self._hub))

@@ -8,9 +8,8 @@ from collections.abc import Iterable
 
 from gateway.copies import Tier
 from gateway.settings import Settings
+from gateway.sources import archive_of, remote_of
 from gateway.threads import Thread
-from persistence import git
-from persistence.archive import Archive
 from persistence.clock import Clock, Ids
 from persistence.disk import Disk
 from persistence.errors import Fenced, FinnError
@@ -28,14 +27,8 @@ class Archiving:
 
     def __init__(self, settings: Settings, disk: Disk, clock: Clock, ids: Ids) -> None:
         """Raises UsageError for a branch or remote that cannot be used. git is not looked for yet."""
-        remote = settings.git_remote
-        self.archive = Archive(
-            disk,
-            Paths(settings.data_dir),
-            ids,
-            branch_name=settings.archive_branch,
-            remote=git.Remote(remote.url, remote.user, remote.reveal()) if remote else None,
-        )
+        remote = remote_of(settings)
+        self.archive = archive_of(settings, disk, Paths(settings.data_dir), ids, remote)
         self.commit: str | None = None  #: the last one of this process
         self.seq = 0  #: the last record that the remote has, as far as this process knows
         self._place = remote.url if remote else ""

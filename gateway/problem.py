@@ -124,13 +124,12 @@ def starting() -> Refused:
     return Refused("starting", "finn is starting", hint="try again in a second")
 
 
-def silent(why: FinnError | None) -> Refused:
+def silent() -> Refused:
     """What everybody is told while this disk is empty and no copy of the log has answered."""
     return Refused(
         "store_unavailable",
-        "finn does not know its past yet: this disk is empty, and no copy of the log answers"
-        + (f" ({why.message})" if why else ""),
-        hint="it asks every few seconds and goes on by itself",
+        "finn does not know its past yet: this disk is empty, and no copy of the log answers",
+        hint="it asks every few seconds and goes on by itself; the log says more",
     )
 
 

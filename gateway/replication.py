@@ -1,6 +1,6 @@
 """The log on its way to the store, for as long as one claim holds.
 
-    growth ─▶ flush at once ─ confirmed ─▶ journal.confirm ─▶ (level store: acknowledgements)
+    growth ─▶ flush, 20 ms later ─ confirmed ─▶ journal.confirm ─▶ (level store: acknowledgements)
        └ while a flush is in flight: coalesced
     idle   ─▶ a look each minute, and before the first prompt after silence
     an error ─▶ again, 0.25 s … 10 s later        Fenced ─▶ the journal is closed to records, and this life ends
@@ -18,6 +18,7 @@ from persistence.breaker import Breaker
 from persistence.clock import Clock, Entropy
 from persistence.errors import Fenced, FinnError, StoreError
 
+GATHER_S = 0.02  #: between growth and flush: what a turn records comes in pairs, and one object is cheaper than two
 SILENCE_S = 10.0  #: without an answer of the store, before a prompt waits for one
 ADMIT_S = 0.3  #: the longest that it waits, so that a store which is down stalls nobody
 CHECK_S = 60.0  #: between two looks of an idle writer
@@ -36,6 +37,10 @@ class Copying(Protocol):
     """What is done to the store, in the thread. Each raises Fenced, or what may be tried again."""
 
     confirmed: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether a state can be made of what is there alone; a log that begins later than at 1 needs its snapshot."""
 
     def flush(self) -> int:
         """Uploads what is durable; the last seq that is safe in the store."""
@@ -93,14 +98,15 @@ class Replication:
         self._turned = asyncio.Event()  # set and replaced at the end of each attempt
         self._answered = self._moment()  # when the call began that the store answered last
         self._behind_since: float | None = None
+        self._told = 0  # the last seq that was confirmed
         self._loop = asyncio.get_running_loop()
 
     # ------------------------------------------------------------ what is
 
     @property
     def confirmed(self) -> int:
-        """The last seq that is safe in the store."""
-        return self._replica.confirmed
+        """The last seq that is safe in the store: nothing is, while what it builds on is not there."""
+        return self._replica.confirmed if self._replica.complete else 0
 
     @property
     def lag_seq(self) -> int:
@@ -116,7 +122,9 @@ class Replication:
 
     async def serve(self) -> None:
         """Uploads whatever comes, until it is cancelled. Raises Fenced."""
-        self._journal.confirm(self.confirmed)
+        self._confirm()
+        if not self._replica.complete:
+            self.hurry()
         while True:
             await self._due()
             await self.attempt()
@@ -133,6 +141,7 @@ class Replication:
             await self._thread.run(self._step, asked)
             self._succeed(began)
             await self._upkeep()
+            self._confirm()
         except Fenced as fenced:
             self._journal.fence(fenced.message)
             raise
@@ -166,8 +175,11 @@ class Replication:
 
     async def _due(self) -> None:
         """Returns when something waits to be uploaded, somebody asks, or a minute has passed."""
-        if self._journal.durable == self.confirmed and not self._asked.is_set():
-            await self._first_of(self._journal.growth(self.confirmed), self._asked.wait(), self._clock.sleep(CHECK_S))
+        sent = self._replica.confirmed
+        if self._journal.durable <= sent and not self._asked.is_set():
+            await self._first_of(self._journal.growth(sent), self._asked.wait(), self._clock.sleep(CHECK_S))
+            if self._journal.durable > sent:
+                await self._first_of(self._asked.wait(), self._clock.sleep(GATHER_S))
         if self._behind_since is None and self.lag_seq:
             self._behind_since = self._clock.monotonic()
 
@@ -192,8 +204,8 @@ class Replication:
             self._replica.check()
 
     def _flush(self) -> None:
-        confirmed = self._replica.flush()
-        self._loop.call_soon_threadsafe(self._confirm, confirmed)
+        self._replica.flush()
+        self._loop.call_soon_threadsafe(self._confirm)
 
     def breathe(self) -> None:
         """For upkeep, which takes long: what is said meanwhile need not wait for its end."""
@@ -202,10 +214,15 @@ class Replication:
 
     # ------------------------------------------------------------ outcomes
 
-    def _confirm(self, seq: int) -> None:
-        self.confirmed_at = self._clock.now()
-        self._behind_since = self._clock.monotonic() if self.lag_seq else None
-        self._journal.confirm(seq)
+    def _confirm(self) -> None:
+        if self.confirmed > self._told:
+            self._told, self.confirmed_at = self.confirmed, self._clock.now()
+            self._behind_since = None  # what waits now has come since
+        if not self.lag_seq:
+            self._behind_since = None
+        elif self._behind_since is None:
+            self._behind_since = self._clock.monotonic()
+        self._journal.confirm(self.confirmed)
 
     def _succeed(self, began: tuple[float, float]) -> None:
         self._answered = began

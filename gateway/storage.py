@@ -11,15 +11,17 @@ of its own, so that no copy ever holds up a prompt or the end of the process.
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gateway.archiving import Archiving
 from gateway.copies import Tier
+from gateway.ground import Ground, find
 from gateway.replication import Replication, pause_s
 from gateway.settings import Settings
+from gateway.sources import store_of
 from gateway.threads import Thread
-from persistence import cascade, compaction, orphans, standby
+from persistence import cascade, compaction, orphans, standby, unfenced
 from persistence.cascade import Recovered
 from persistence.claim import Claimed, claim, overtaken
 from persistence.clock import Clock, Entropy, Ids
@@ -36,8 +38,7 @@ from persistence.remote import Tip, look
 from persistence.replay import Means, Paths
 from persistence.replica import OBJECT_BYTES, Replica
 from persistence.runs import Run
-from persistence.store import Access, Below, Store
-from persistence.stores import open_store
+from persistence.store import Store
 from persistence.wal import Head
 from scheduler.health import Fact
 from scheduler.scheduler import Scheduler, Task
@@ -45,20 +46,30 @@ from scheduler.scheduler import Scheduler, Task
 PATIENCE_S = 5.0  #: a start waits so long for the copies, if the disk has the log itself
 SETTLE_S = 60.0  #: after a claim, until what the one before kept back has surely arrived
 HOUR_S, DAY_S = 3600.0, 86_400.0
-FLUSH_SHARE, RELEASE_SHARE, ARCHIVE_SHARE = 0.25, 0.15, 0.5  #: of the budget of a stop; the last counts from the flush
-COMMIT_S, PUSH_S = 2.0, 5.0  #: what is left for a commit; what a stop must have left to push as well
+FLUSH_SHARE, RELEASE_SHARE = 0.25, 0.15  #: of the budget of a stop
+PUSH_S = 5.0  #: what a stop must have left to push as well
+CLOSING_S = 0.5  #: what it leaves for closing the log
 AGAIN_S = 0.25  #: between two attempts of the last flush
 ANSWER_S, ARCHIVE_S = 10.0, 600.0  #: the longest that these tasks may take
+
+UNFENCED = (
+    "this store takes a second create of the same name, so two instances at once would not notice one another; "
+    "run one only, or choose a store that knows If-None-Match"
+)
 
 log = logging.getLogger("finn.storage")
 
 
 @dataclass
 class _Life:
-    """What one reign of this process has. `replica` is there once the log is claimed."""
+    """What one reign of this process has. `replica` is there once the log is claimed, and proven to be this one's.
+
+    `ours`: the last claim is of this life, though it may have turned out that another log lies there.
+    """
 
     journal: Journal
     recovered: Recovered
+    ours: bool = False
     replica: Replica | None = None
     replication: Replication | None = None
 
@@ -70,7 +81,7 @@ class Storage:
         self, settings: Settings, release: str, *, disk: Disk, clock: Clock, entropy: Entropy, ids: Ids
     ) -> None:
         """Raises UsageError for a URL that names no store. Nothing is asked yet."""
-        self.store = _opened(settings)
+        self.store = store_of(settings)
         self.archiving = Archiving(settings, disk, clock, ids) if settings.git_remote else None
         self._settings = settings
         self._paths = Paths(settings.data_dir)
@@ -86,6 +97,7 @@ class Storage:
         self._scheduler: Scheduler | None = None
         self._error = ""  # why the store cannot be used, while nothing is claimed
         self._since: float | None = None
+        self._ground: Ground | None = None  # once the store has said what it holds
         self._missing = 0
         self._mentions: Mentions = {}
 
@@ -93,16 +105,42 @@ class Storage:
 
     async def recover(self, folds: tuple[Fold[Any], ...], means: Means) -> Recovered:
         """What the log goes on from, claimed where a store answers. Raises what the cascade raises."""
-        return await self._recovering.run(
+        ground = await self._found()
+        claim_with = cascade.ClaimWith(self._writer, self._release, self._entropy)
+        recovered = await self._recovering.run(
             cascade.recover,
             self._paths,
             folds,
             means,
-            store=self.store,
+            store=ground.past if ground else self.store,
             archive=self.archiving.archive if self.archiving is not None else None,
-            claim_with=cascade.ClaimWith(self._writer, self._release, self._entropy),
-            patience_s=PATIENCE_S,
+            claim_with=claim_with if ground and ground.conditional else None,
+            patience_s=PATIENCE_S if ground else 0.0,
         )
+        if ground is None or ground.conditional or recovered.degraded:
+            return recovered
+        return await self._recovering.run(self._begin_unfenced, recovered)
+
+    async def _found(self) -> Ground | None:
+        """Where the past is; None where the store does not say."""
+        if self.store is not None and self._ground is None:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    self._ground = await self._asking.run(self._find)
+            except (FinnError, OSError) as error:  # a TimeoutError is one
+                log.warning("the store does not say what it holds: %s", error)
+        return self._ground
+
+    def _find(self) -> Ground:
+        return find(self._store(), self._writer, clock=self._clock, entropy=self._entropy)
+
+    def _begin_unfenced(self, recovered: Recovered) -> Recovered:
+        """Claims a prefix that nobody else writes. What the others wrote stays where it is."""
+        try:
+            claimed = self._claimed(recovered.origin.epoch)
+        except StoreError as error:
+            return replace(recovered, degraded=str(error))
+        return replace(recovered, claimed=claimed, origin=replace(recovered.origin, epoch=claimed.epoch))
 
     async def stands_by(self) -> bool:
         """Whether this release was fenced on this data directory, and has not acted since."""
@@ -148,9 +186,10 @@ class Storage:
 
     async def _replicate(self) -> None:
         life = self._here()
-        claimed = life.recovered.claimed or await self._claimed_late(life.journal)
+        claimed = life.recovered.claimed or await self._claimed_late(life)
+        assert self._ground is not None
         life.replica = Replica(
-            self._store(), claimed, life.journal, release=self._release, clock=self._clock, entropy=self._entropy
+            self._ground.own, claimed, life.journal, release=self._release, clock=self._clock, entropy=self._entropy
         )
         life.replication = Replication(
             life.journal, life.replica, self._copying, self._clock, self._entropy, self._upkeep
@@ -161,41 +200,52 @@ class Storage:
             group.create_task(life.replication.serve())
             group.create_task(self._settle_in())
 
-    async def _claimed_late(self, journal: Journal) -> Claimed:
+    async def _claimed_late(self, life: _Life) -> Claimed:
         """The claim that a start without the store could not make. Raises Fenced where another log is there now."""
         failures = 0
         while True:
             try:
-                claimed = await self._copying.run(self._claim, journal)
+                claimed = await self._copying.run(self._claim, life)
             except Fenced as fenced:
-                journal.fence(fenced.message)
+                life.journal.fence(fenced.message)
                 raise
             except (FinnError, OSError) as error:
                 self._note(error)
                 failures += 1
                 await self._clock.sleep(pause_s(failures, self._entropy))
             else:
-                journal.reign(claimed.epoch)
+                life.journal.reign(claimed.epoch)
                 return claimed
 
-    def _claim(self, journal: Journal) -> Claimed:
-        store = self._store()
+    def _claim(self, life: _Life) -> Claimed:
+        """Raises Fenced, and what may be tried again."""
+        self._ground = self._ground or self._find()
+        store, journal = self._ground.own, life.journal
         tip = look(store, clock=self._clock)
-        if tip is not None and tip.seq:
-            self._require_past(journal, store, tip)
+        self._require_past(journal, store, tip)
+        claimed = self._claimed(journal.epoch, tip)
+        life.ours = True
+        self._require_past(journal, store, claimed.tip)  # between look and fence the other may have brought more
+        return claimed
+
+    def _claimed(self, floor: int, tip: Tip | None = None) -> Claimed:
+        assert self._ground is not None
         return claim(
-            store,
+            self._ground.own,
             tip,
             writer=self._writer,
             release=self._release,
             entropy=self._entropy,
             clock=self._clock,
-            floor=journal.epoch,
+            floor=floor,
             start=cascade.beginning(self._disk, self._paths),
+            conditional=self._ground.conditional,
         )
 
-    def _require_past(self, journal: Journal, store: Store, tip: Tip) -> None:
+    def _require_past(self, journal: Journal, store: Store, tip: Tip | None) -> None:
         """The log in the store must be the beginning of this one. Raises Fenced, StoreRefused."""
+        if tip is None or not tip.seq:
+            return
         seq, wal = journal.durable, self._paths.wal
         chain = digest_at(self._disk, wal, seq) or NOTHING
         stand = relate(self._disk, wal, Head(seq, bytes.fromhex(chain), seq), store, tip)
@@ -211,9 +261,15 @@ class Storage:
 
     def fetch(self, kind: str, sha: str) -> bytes:
         """A chunk or blob that this disk does not have. In any thread; raises NotFound, StoreError."""
-        if self.store is None:
-            raise NotFound(f"{kind} {sha} is not here", hint="no store is set")
-        return self.store.get({"chunk": chunk_key, "blob": blob_key}[kind](sha))
+        key = {"chunk": chunk_key, "blob": blob_key}[kind](sha)
+        if self._ground is None:
+            raise NotFound(f"{kind} {sha} is not here", hint="no store has answered")
+        try:
+            return self._ground.own.get(key)
+        except NotFound:
+            if self._ground.own is self._ground.past:
+                raise
+            return self._ground.past.get(key)
 
     # ------------------------------------------------------------ upkeep
 
@@ -283,6 +339,8 @@ class Storage:
             )
             for problem in collected.problems:
                 log.warning("%s", problem)
+            if self._ground is not None and not self._ground.conditional:
+                await self._filling.run(unfenced.clear, self._store(), self._writer, clock=self._clock)
 
     async def _archive(self, push_s: float | None = REMOTE_S) -> None:
         """A commit, a push, and the commit's name in the next manifest: each tier knows how far the other is."""
@@ -318,9 +376,10 @@ class Storage:
         life, self._life = self._life, None
         if life is None:
             return
-        await self.mark(life.journal.epoch)
+        if not life.ours or life.replica is not None:
+            await self.mark(life.journal.epoch)
         if life.replica is None:
-            return  # it never was ours: where the two logs parted, the next recovery finds out
+            return  # where the two logs parted, the next recovery finds out
         try:
             await self._asking.run(self._keep_back, life, life.replica)
         except (FinnError, OSError) as error:
@@ -338,9 +397,12 @@ class Storage:
         if self._life is not None and self._life.replication is not None:
             self._life.replication.hurry()
 
-    async def finish(self, budget_s: float) -> None:
-        """The last flush, the release, the last commit, each within its share. What hangs is left behind."""
-        life, began = self._life, self._clock.monotonic()
+    async def finish(self, budget_s: float, end: float) -> None:
+        """The last flush, the release, the last commit. What hangs is left behind when its time is over.
+
+        `end` is when the budget of the stop is used up, on the clock that never goes back.
+        """
+        life = self._life
         if life is None:
             return
         if life.replication is not None and life.replica is not None:
@@ -348,9 +410,8 @@ class Storage:
             if life.replication.lag_seq == 0:
                 await _within(budget_s * RELEASE_SHARE, self._release_log(life, life.replica), "the release")
         if self.archiving is not None:
-            left = budget_s * ARCHIVE_SHARE - (self._clock.monotonic() - began)
-            push_s = left - COMMIT_S if left > PUSH_S else None
-            await _within(left, self._archive(push_s), "the last commit")
+            left = end - self._clock.monotonic() - CLOSING_S
+            await _within(left, self._archive(left if left > PUSH_S else None), "the last commit")
 
     async def _flush_all(self, replication: Replication) -> None:
         while replication.lag_seq:
@@ -379,8 +440,9 @@ class Storage:
         return (*((self._tier(),) if self.store is not None else ()), *git)
 
     def _tier(self) -> Tier:
-        replication, place = self._life.replication if self._life else None, self._store().url
-        if replication is None:
+        life, place = self._life, self._store().url
+        replication = life.replication if life else None
+        if life is None or replication is None or life.replica is None:
             return Tier("store", None, error=self._error, since=self._since, place=place)
         return Tier(
             "store",
@@ -390,6 +452,7 @@ class Storage:
             replication.confirmed_at,
             error=replication.error,
             since=replication.since,
+            bytes=_size(life.replica),
             place=place,
         )
 
@@ -404,6 +467,8 @@ class Storage:
             if tier.error:
                 yield Fact("store:lastError", tier.error, output=tier.error)
                 yield Fact("store:failingSeconds", round(self._clock.now() - (tier.since or self._clock.now()), 3), "s")
+            if self._ground is not None and not self._ground.conditional:
+                yield Fact("store:unfenced", True, output=UNFENCED)
             if self._missing:
                 yield Fact("store:toFetch", self._missing)
         if self.archiving is not None:
@@ -426,6 +491,12 @@ class Storage:
         return self.store
 
 
+def _size(replica: Replica) -> int:
+    """What the log takes in the store: its snapshot, its segments and its tail."""
+    manifest = replica.manifest
+    return (manifest.snap.bytes if manifest.snap else 0) + sum(seg.bytes for seg in manifest.segs) + replica.tail_bytes
+
+
 def _runs(journal: Journal, after: int) -> Iterable[Run]:
     """The records after a seq, in runs."""
     while journal.durable > after:
@@ -443,17 +514,3 @@ async def _within(seconds: float, step: Coroutine[None, None, None], what: str) 
         log.warning("%s did not end in time", what)
     except (FinnError, OSError) as error:
         log.warning("%s failed: %s", what, error)
-
-
-def _opened(settings: Settings) -> Store | None:
-    if settings.store_url is None:
-        return None
-    key_id, secret, token = settings.aws_access_key_id, settings.aws_secret_access_key, settings.aws_session_token
-    access = Access(
-        endpoint=settings.aws_endpoint_url_s3 or "",
-        region=settings.aws_region or "",
-        key_id=key_id.reveal() if key_id else "",
-        secret=secret.reveal() if secret else "",
-        session_token=token.reveal() if token else "",
-    )
-    return Below(open_store(settings.store_url, access), settings.agent_id)

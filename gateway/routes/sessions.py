@@ -25,7 +25,7 @@ from gateway.rooms import Open, Rooms
 from gateway.transcript import backwards, forwards
 from persistence.clock import iso
 from persistence.errors import NotFound
-from persistence.events import OWNER, Json, SessionCreated, SessionDeleted, SessionRenamed, SessionRestored, Value
+from persistence.events import Json, SessionCreated, SessionDeleted, SessionRenamed, SessionRestored, Value
 from persistence.subscription import Moment, Overrun
 
 LIMIT = 100
@@ -53,7 +53,7 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
     async def create(request: Request) -> Response:
         new = await read_model(request, NewSession)
         session = rooms().ids.new()
-        record = await rooms().journal.commit(SessionCreated(title=new.title), stream=session, by=OWNER)
+        record = await rooms().turns.record(SessionCreated(title=new.title), session)
         body = {"id": session, "title": new.title, "created_at": iso(record.time / 1000), "seq": record.seq}
         return JSONResponse(body, 201)
 
@@ -74,13 +74,13 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
     async def rename(request: Request) -> Response:
         session, _ = found(rooms(), request)
         title = (await read_model(request, Renaming)).title
-        await rooms().journal.commit(SessionRenamed(title=title), stream=session, by=OWNER)
+        await rooms().turns.record(SessionRenamed(title=title), session)
         rooms().journal.announce(session, Moment("session", None, {"id": session, "title": title}))
         return JSONResponse(view(session, rooms().turns.session(session)))
 
     async def delete(request: Request) -> Response:
         session, _ = found(rooms(), request)
-        await rooms().journal.commit(SessionDeleted(), stream=session, by=OWNER)
+        await rooms().turns.record(SessionDeleted(), session)
         return Response(status_code=204)
 
     async def restore(request: Request) -> Response:
@@ -89,7 +89,7 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
         if state is None or not state.created_seq:
             raise unknown(session)
         if state.deleted:
-            await rooms().journal.commit(SessionRestored(), stream=session, by=OWNER)
+            await rooms().turns.record(SessionRestored(), session)
         return JSONResponse(view(session, rooms().turns.session(session)))
 
     async def messages(request: Request) -> Response:

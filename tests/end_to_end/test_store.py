@@ -7,6 +7,7 @@ import asyncio
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -315,6 +316,32 @@ async def test_sockets_of_a_fenced_writer_are_closed_to_come_back(place: Place) 
         await asyncio.to_thread(place.finn, "two")
         await asyncio.to_thread(one.ask, "PATCH", f"/api/sessions/{session}", {"title": "still me?"})
         assert await line.closed() == 1012
+
+
+# ---------------------------------------------------------------- git
+
+
+def test_git_alone_brings_everything_back(place: Place) -> None:
+    remote = place.folder / "remote.git"
+    subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
+    it = place.finn(FINN_GIT_REMOTE=str(remote))
+    session = it.new_session("kept")
+    it.say(session, "the code is 4711")
+    (it.data / "workspace" / "plan.txt").write_text("one, two, three")
+    before = it.messages(session)
+    assert it.stop() == 0
+    shutil.rmtree(it.data)
+    shutil.rmtree(place.store)
+    place.store.mkdir()
+    it.start()
+    assert (it.messages(session), check(it, "recovery:source")) == (before, "git")
+    assert (it.data / "workspace" / "plan.txt").read_text() == "one, two, three"
+    assert it.say(session, "and now?")["reply"] == "You said: and now?"
+    saved(it)
+    before = it.messages(session)
+    lose(it)
+    it.start()
+    assert (it.messages(session), check(it, "recovery:source")) == (before, "store")
 
 
 # ---------------------------------------------------------------- what hangs

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.replication import ADMIT_S, CHECK_S, RETRY_MOST_S, SILENCE_S, Replication, pause_s
+from gateway.replication import ADMIT_S, CHECK_S, GATHER_S, RETRY_MOST_S, SILENCE_S, Replication, pause_s
 from gateway.threads import Thread
 from persistence.clock import FakeClock
 from persistence.errors import Damaged, Fenced, FinnError, StoreUnreachable
@@ -24,6 +24,9 @@ class Clock(FakeClock):
         self.slept: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
+        if seconds <= GATHER_S:
+            await asyncio.sleep(0)  # too short for anything to happen in it
+            return
         self.slept.append(seconds)
         end = self.time + seconds
         while self.time < end:
@@ -66,6 +69,7 @@ class Replica:
 
     def __init__(self, log: Log) -> None:
         self.confirmed = 0
+        self.complete = True
         self.asked: list[str] = []
         self.answers: Callable[[], FinnError | OSError | None] = lambda: None
         self.gate = threading.Event()
@@ -269,6 +273,21 @@ async def test_upkeep_follows_a_success_and_lets_new_records_pass() -> None:
         house.log.durable += 1  # said while upkeep goes on, so nobody is woken
         await house.thread.run(house.it.breathe)
         await house.until(lambda: house.log.confirmed == 2)
+
+
+async def test_nothing_is_safe_in_a_store_that_lacks_what_the_log_builds_on() -> None:
+    house = House()
+    house.replica.complete = False
+    serving = asyncio.create_task(house.it.serve())
+    house.log.write(3)
+    await house.until(lambda: house.upkeep == [3])
+    assert (house.log.confirmed, house.it.confirmed, house.it.lag_seq) == (0, 0, 3)
+    house.replica.complete = True
+    house.it.hurry()
+    await house.until(lambda: house.log.confirmed == 3)
+    serving.cancel()
+    await asyncio.wait([serving])
+    house.thread.end()
 
 
 def test_two_processes_do_not_march_in_step() -> None:

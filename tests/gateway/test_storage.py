@@ -1,0 +1,274 @@
+"""A whole finn in the loop of the test, on a store that does what the test says."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import models
+from agent.models import Chosen
+from gateway import storage
+from gateway.app import Finn
+from gateway.auth import Auth
+from gateway.settings import read
+from persistence.clock import SystemClock, system_entropy
+from persistence.errors import Exists, StoreUnreachable
+from persistence.events import SessionCreated
+from persistence.store import Store
+from persistence.stores.memory import MemoryStore
+from scheduler.health import Fact
+from tests.persistence.writers import Watched
+
+PATIENCE_S = 20.0
+
+
+class Living:
+    """A finn that lives, without a port."""
+
+    def __init__(self, folder: Path, environ: dict[str, str]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        settings = read({"FINN_DATA_DIR": str(folder), "FINN_STORE_URL": "file:///nowhere", **environ})
+        clock = SystemClock()
+        model = models.choose(Chosen(model="builtin"), clock)
+        auth = Auth.open(folder / "auth", clock=clock, entropy=system_entropy, token=None)
+        self.finn = Finn(settings, model, auth, clock, system_entropy, 8080)
+        self.app = self.finn.app(lambda: None, lambda: None)
+
+    @property
+    def storage(self) -> storage.Storage:
+        assert self.finn._storage is not None
+        return self.finn._storage
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not condition():
+                if self.finn.failure:
+                    raise self.finn.failure
+                await asyncio.sleep(0.005)
+
+    async def serving(self) -> None:
+        await self.until(lambda: self.finn.state == "serving")
+
+    async def session(self) -> str:
+        """A new session."""
+        rooms = self.finn.rooms()
+        name = rooms.ids.new()
+        await rooms.turns.record(SessionCreated(title="new"), name)
+        return name
+
+    async def say(self, session: str, text: str) -> str:
+        """Says something; the answer."""
+        turns = self.finn.rooms().turns
+        return (await turns.outcome(session, await turns.say(session, text, text))).reply
+
+    async def saved(self) -> None:
+        """Returns when the store has everything."""
+        await self.until(lambda: self.storage.tiers()[0].state == "saved")
+
+    def facts(self) -> dict[str, Fact]:
+        return {fact.name: fact for source in self.finn._sources() for fact in source()}
+
+
+@asynccontextmanager
+async def living(
+    folder: Path, store: Store, monkeypatch: pytest.MonkeyPatch, *, stop: bool = True, **environ: str
+) -> AsyncIterator[Living]:
+    """A finn on that store; stopped cleanly at the end, or only cut off."""
+    monkeypatch.setattr(storage, "store_of", lambda settings: store)
+    it = Living(folder, environ)
+    async with it.app.router.lifespan_context(it.app):
+        yield it
+        if stop:
+            await it.finn.drain()
+
+
+async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with living(tmp_path, MemoryStore(), monkeypatch) as it:
+        await it.serving()
+        await it.say(await it.session(), "help")
+        await it.saved()
+        scheduler = it.storage._scheduler
+        assert scheduler is not None
+        for run in scheduler.runs:
+            await scheduler.attempt(run.task)
+        assert {run.task.name: run.last_error for run in scheduler.runs} == {
+            "replicate": "",
+            "orphans": "",
+            "prune": "",
+        }
+
+
+async def test_a_clean_stop_leaves_everything_in_the_store_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MemoryStore()
+    async with living(tmp_path / "one", store, monkeypatch) as it:
+        await it.serving()
+        session = await it.session()
+        await it.say(session, "remember that the code is 4711")
+        seq = it.finn.rooms().journal.seq
+    async with living(tmp_path / "two", store, monkeypatch) as it:
+        await it.serving()
+        journal = it.finn.rooms().journal
+        assert (journal.source, journal.seq >= seq, journal.epoch) == ("store", True, 2)
+        assert await it.say(session, "what do you remember about code") != ""
+
+
+async def test_a_takeover_takes_five_requests_besides_what_is_new_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Watched(MemoryStore())
+    async with living(tmp_path / "one", store, monkeypatch) as one:
+        await one.serving()
+        await one.saved()
+        async with living(tmp_path / "two", store, monkeypatch) as two:
+            await two.serving()
+            one.storage.hurry()
+            await one.until(lambda: one.finn.state == "fenced")
+            await two.say(await two.session(), "help")
+            await two.saved()
+            seq = two.finn.rooms().journal.seq
+        await one.serving()
+        looked = max(index for index, call in enumerate(store.calls) if call == ("get", "manifest/HINT"))
+        asked = [call for call in store.calls[looked:] if not call[1].startswith(("seg/", "snap/"))]
+        assert [call for call, _ in asked[:5]] == ["get", "get", "get", "create", "create"]
+        assert asked[4][1].startswith("log/")
+        assert one.finn.rooms().journal.seq >= seq
+
+
+async def test_a_store_that_hangs_for_ever_holds_up_no_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    never, hangs = threading.Event(), threading.Event()
+
+    def before(call: str, key: str) -> None:
+        if hangs.is_set():
+            never.wait()
+
+    store = Watched(MemoryStore(), before=before)
+    async with living(tmp_path, store, monkeypatch, FINN_SHUTDOWN_BUDGET="1s") as it:
+        await it.serving()
+        await it.saved()
+        hangs.set()
+        await it.say(await it.session(), "help")
+    assert it.finn.state == "draining"
+    never.set()
+
+
+async def test_a_store_that_is_away_at_the_start_is_claimed_when_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = threading.Event()
+
+    def before(call: str, key: str) -> None:
+        if away.is_set():
+            raise StoreUnreachable("the store is away")
+
+    store = Watched(MemoryStore(), before=before)
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        session = await it.session()
+    away.set()
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.say(session, "help")
+        epoch, tier = it.finn.rooms().journal.epoch, it.storage.tiers()[0]
+        assert (tier.last_seq, tier.state) == (None, "failing")
+        assert it.facts()["store:lastError"].output == "the store is away"
+        away.clear()
+        await it.saved()
+        assert it.finn.rooms().journal.epoch > epoch
+        assert "store:lastError" not in it.facts()
+
+
+class Careless(MemoryStore):
+    """It takes the condition, ignores it, and says that all is well."""
+
+    def create(self, key: str, data: bytes) -> None:
+        try:
+            super().create(key, data)
+        except Exists:
+            self.put(key, data)
+
+
+async def test_a_store_that_ignores_conditions_is_said_and_nothing_is_overwritten_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Careless()
+    async with living(tmp_path / "one", store, monkeypatch) as it:
+        await it.serving()
+        assert "two instances at once" in it.facts()["store:unfenced"].output
+        session = await it.session()
+        await it.say(session, "remember that the code is 4711")
+        epoch = it.finn.rooms().journal.epoch
+    kept = dict(store.objects)
+    async with living(tmp_path / "two", store, monkeypatch) as it:
+        await it.serving()
+        journal = it.finn.rooms().journal
+        assert (journal.source, journal.epoch > epoch) == ("store", True)
+        epoch = journal.epoch
+        await it.say(session, "help")
+        await it.saved()
+    assert {key: data for key, data in store.objects.items() if key in kept} == kept
+    assert {key.split("/")[0] for key in store.objects} == {"unfenced"}
+    async with living(tmp_path / "three", store, monkeypatch) as it:
+        await it.serving()
+        assert it.finn.rooms().journal.epoch > epoch
+
+
+async def test_at_level_store_what_was_not_confirmed_is_seen_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = threading.Event()
+
+    def before(call: str, key: str) -> None:
+        if away.is_set():
+            raise StoreUnreachable("the store is away")
+
+    store = Watched(MemoryStore(), before=before)
+    async with living(tmp_path, store, monkeypatch, FINN_DURABILITY="store", FINN_SHUTDOWN_BUDGET="1s") as it:
+        await it.serving()
+        session = await it.session()
+        away.set()
+        saying = asyncio.create_task(it.say(session, "help"))
+        journal = it.finn.rooms().journal
+        await it.until(lambda: journal.durable > journal.seq)
+        assert not saying.done()
+        away.clear()
+        assert await saying
+
+
+def test_without_a_store_none_of_it_is_loaded_and_no_thread_is_made() -> None:
+    program = """
+import asyncio, sys, threading, tempfile
+from pathlib import Path
+from agent import models
+from agent.models import Chosen
+from gateway.app import Finn
+from gateway.auth import Auth
+from gateway.settings import read
+from persistence.clock import SystemClock, system_entropy
+async def main(folder):
+    clock = SystemClock()
+    settings = read({"FINN_DATA_DIR": folder})
+    auth = Auth.open(Path(folder) / "auth", clock=clock, entropy=system_entropy, token=None)
+    finn = Finn(settings, models.choose(Chosen(model="builtin"), clock), auth, clock, system_entropy, 8080)
+    app = finn.app(lambda: None, lambda: None)
+    async with app.router.lifespan_context(app):
+        while finn.state != "serving":
+            assert not finn.failure, finn.failure
+            await asyncio.sleep(0.01)
+        print(*(thread.name for thread in threading.enumerate() if thread.name.startswith(("finn-", "store-"))))
+        await finn.drain()
+with tempfile.TemporaryDirectory() as folder:
+    asyncio.run(main(folder))
+later = {"gateway.storage", "persistence.cascade", "persistence.stores", "persistence.archive", "boto3", "git"}
+print(*sorted(later & set(sys.modules)))
+"""
+    child = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (child.stdout, child.stderr) == ("\n\n", "")
