@@ -332,7 +332,7 @@ class _Start:
             more = restoration.extend(store, tip, into, self._disk, after=self._built, ms=self._ms)
             self._bytes += more.bytes
             self._problems += more.problems
-        why = "another history, or the part of one that was damaged; the store's was taken"
+        why = "it ends before all that the store still has; the store's own history was taken"
         if stand and stand.relation in ("diverged", "unrelated"):
             self._part(store, stand.common)
             why = f"it parted from the store's history after record {stand.common}"

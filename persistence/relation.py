@@ -7,11 +7,13 @@
     diverged    ──●<                they have a past in common, and each went on by itself
     unrelated   ┄┄ ┄┄               no record is known to both
 
-Two logs are the same up to a record when its digest is the same in both: it stands for everything before.
+Two logs are the same up to a record when its digest is the same in both: it stands for everything before. Where the
+store no longer has the records that far back, its snapshot tells: a session that both know proves one past, for its id
+occurs in no other, and of that past is every record whose seq its epoch had reached there.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,15 +21,18 @@ from typing import Literal, NamedTuple
 from persistence.disk import Disk, read, refused
 from persistence.layout import LogObject, Seg
 from persistence.remote import Tip
-from persistence.restoration import verified
+from persistence.restoration import opened_snapshot, verified
 from persistence.scan import segment_name, segments
 from persistence.store import Store
+from persistence.streams import REIGNS, STREAMS
 from persistence.wal import Head
 
 Relation = Literal["same", "ahead", "behind", "beyond", "diverged", "unrelated"]
 
 _RECORD = re.compile(rb'^[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{"seq":(\d+),', re.MULTILINE)
 _HEADER = re.compile(rb'^.{83}\{"segment":\d+,"base_seq":(\d+),"base_sha":"([0-9a-f]{64})"')
+
+_PLACE = re.compile(rb' \{"seq":(\d+),"id":"[^"]*","ts":\d+,"epoch":(\d+),"d":\d+,"stream":(?:null|"([^"]*)")')
 
 Digests = dict[int, str]  #: by seq, after that record
 
@@ -52,10 +57,10 @@ def relate(disk: Disk, wal: Path, head: Head, store: Store, tip: Tip) -> Stand:
         return Stand("ahead", tip.seq)
     if head.seq < tip.seq and _in_store(store, tip, head.seq) == chain:
         return Stand("behind", head.seq)
-    if head.seq < tip.manifest.begins - 1:
-        return Stand("beyond", 0)
-    common = _common(disk, wal, store, tip)
-    return Stand("diverged", common) if common else Stand("unrelated", 0)
+    common = _common(disk, wal, store, tip) or _by_reigns(disk, wal, store, tip)
+    if common == 0:
+        return Stand("unrelated", 0)
+    return Stand("beyond" if common == head.seq else "diverged", common)
 
 
 def digest_at(disk: Disk, wal: Path, seq: int) -> str | None:
@@ -91,19 +96,58 @@ def _in_store(store: Store, tip: Tip, seq: int) -> str | None:
     return None
 
 
-def _common(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
-    """The last record that both have, searched for from the end; 0 where there is none."""
+def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
+    """The last local record that lies in the past which the store's snapshot sums up; 0 where it is another past."""
+    snap = tip.manifest.snap
+    if snap is None:
+        return 0
+    snapshot = opened_snapshot(verified(store, snap.key, snap.sha256, snap.bytes), snap)
+    local = list(_marks(_texts(disk, wal)))
+    if not {one.stream for one in local} & set(snapshot.folds.get(STREAMS.name, {}).get("state", {})):
+        return 0
+    firsts = {one["epoch"]: one["first_seq"] for one in snapshot.folds[REIGNS.name]["state"]["reigns"]}
+    later = [one for run in reversed(list(_backwards(tip))) for one in _marks([run.body(store)]) if one.seq > snap.seq]
+    for one in later:
+        firsts.setdefault(one.epoch, one.seq)
+
+    def reached(epoch: int) -> int:
+        return min((first - 1 for other, first in firsts.items() if other > epoch), default=tip.seq)
+
+    return max((one.seq for one in local if one.epoch in firsts and one.seq <= reached(one.epoch)), default=0)
+
+
+class _Mark(NamedTuple):
+    seq: int
+    epoch: int
+    stream: str | None
+
+
+def _marks(texts: Iterable[bytes]) -> Iterator[_Mark]:
+    for text in texts:
+        for one in _PLACE.finditer(text):
+            yield _Mark(int(one[1]), int(one[2]), one[3].decode() if one[3] else None)
+
+
+def _texts(disk: Disk, wal: Path) -> list[bytes]:
+    """The local segments, in order. Raises StorageError."""
     try:
-        local: Digests = {}
-        for base in segments(disk, wal):
-            local |= digests(read(disk, wal / segment_name(base)))
+        return [read(disk, wal / segment_name(base)) for base in segments(disk, wal)]
     except OSError as error:
         raise refused(error, wal) from error
+
+
+def _common(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
+    """The last record that both have, searched for from the end; 0 where there is none."""
+    local: Digests = {}
+    for text in _texts(disk, wal):
+        local |= digests(text)
     for span in _backwards(tip):
         shared = [seq for seq, digest in span.digests(store).items() if seq and local.get(seq) == digest]
         if shared:
             return max(shared)
-    return 0
+    manifest, snap = tip.manifest, tip.manifest.snap
+    known = {manifest.log_seq: manifest.log_chain, **({snap.seq: snap.chain} if snap else {})}
+    return max((seq for seq, digest in known.items() if seq and local.get(seq) == digest), default=0)
 
 
 class _Run(NamedTuple):
@@ -114,10 +158,12 @@ class _Run(NamedTuple):
     chain_in: str
     of: LogObject | Seg
 
-    def digests(self, store: Store) -> Digests:
+    def body(self, store: Store) -> bytes:
         one = self.of
-        body = one.body if isinstance(one, LogObject) else verified(store, one.key, one.sha256, one.bytes)
-        return {self.first - 1: self.chain_in, **digests(body)}
+        return one.body if isinstance(one, LogObject) else verified(store, one.key, one.sha256, one.bytes)
+
+    def digests(self, store: Store) -> Digests:
+        return {self.first - 1: self.chain_in, **digests(self.body(store))}
 
 
 def _backwards(tip: Tip) -> Iterator[_Run]:

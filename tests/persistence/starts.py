@@ -23,6 +23,7 @@ from persistence.store import Found, Store
 from tests.persistence.journals import LEDGER, STREAM, answer, commit, ended, means, say
 
 FOLDS: tuple[Fold[Any], ...] = (LEDGER, ORPHANS)
+OTHER = "01BX5ZZKBKACTAV9WEVGEMMVRZ"  #: a session of somebody else: an id occurs in one history only
 PATIENCE_S = 20.0  #: for a store in memory; nothing waits for so long unless it is broken
 
 
@@ -120,10 +121,10 @@ class Life:
                 entropy=agent.rng.randbytes,
             )
 
-    async def talk(self, about: str, times: int = 3) -> None:
+    async def talk(self, about: str, times: int = 3, stream: str = STREAM) -> None:
         for number in range(times):
-            await say(self.journal, f"{about}, question {number}")
-            await commit(self.journal, answer(f"{about}, answer {number}"), ended())
+            await say(self.journal, f"{about}, question {number}", stream=stream)
+            await commit(self.journal, answer(f"{about}, answer {number}"), ended(), stream=stream)
 
     async def flush(self) -> None:
         assert self.replica

@@ -18,7 +18,7 @@ from persistence.stores.memory import MemoryStore
 from persistence.swap import settled
 from tests.persistence.journals import STREAM, killed, logged, texts
 from tests.persistence.logs import FaultyDisk
-from tests.persistence.starts import Agent, Silent, machine_lost
+from tests.persistence.starts import OTHER, Agent, Silent, machine_lost
 from tests.persistence.writers import Watched
 
 # ---------------------------------------------------------------- the table
@@ -270,7 +270,7 @@ async def test_two_unrelated_histories_overwrite_one_another_nowhere(
     objects = dict(store.objects)
     alone = Agent(99)
     async with alone.life(tmp_path / "b") as life:
-        await life.talk("ours", 20)
+        await life.talk("ours", 20, OTHER)
     async with agent.life(tmp_path / "b") as life:
         assert (life.recovered.origin.source, life.recovered.claimed) == ("local", None)
         assert "another history" in life.recovered.degraded

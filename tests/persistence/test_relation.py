@@ -14,9 +14,9 @@ from persistence.scan import Good, scan
 from persistence.segment import NOTHING, Span
 from persistence.stores.memory import MemoryStore
 from persistence.wal import Head
-from tests.persistence.journals import killed
+from tests.persistence.journals import STREAM, killed
 from tests.persistence.logs import Log
-from tests.persistence.starts import Agent, Life
+from tests.persistence.starts import OTHER, Agent, Life
 from tests.persistence.writers import Records
 
 
@@ -59,8 +59,34 @@ async def test_every_relation_is_told_from_the_digests_alone(seed: int, tmp_path
         await other.talk("here")
     assert await asyncio.to_thread(stand, middle, store, agent) == Stand("diverged", parted)
     async with Agent(seed + 2).life(tmp_path / "b") as stranger:
-        await stranger.talk("somebody else", 12)
+        await stranger.talk("somebody else", 12, OTHER)
     assert (await asyncio.to_thread(stand, tmp_path / "b", store, agent)).relation == "unrelated"
+
+
+async def test_a_log_that_parted_before_all_that_the_store_still_has_is_known_by_its_reign(
+    seed: int, tmp_path: Path
+) -> None:
+    """A zombie's log: the store's next writer compacted everything away that both had."""
+    store, copies = MemoryStore(), tmp_path / "copies"
+    agent, root = Agent(seed, store), tmp_path / "a"
+    async with agent.life(root) as life:
+        await life.talk("early")
+        await life.flush()
+        common = life.journal.seq
+        zombie = killed(root, copies)
+    async with Agent(seed + 1).life(zombie) as other:
+        await other.talk("acknowledged by the zombie")
+    async with agent.life(root) as life:
+        for about in ("there", "and there"):
+            await life.talk(about)
+            await life.compact()
+        await life.journal.seal(STREAM)
+        await life.journal.snapshot()
+        await life.compact()
+    assert await asyncio.to_thread(stand, zombie, store, agent) == Stand("diverged", common)
+    async with agent.life(zombie) as life:
+        assert life.recovered.orphans == 1
+        assert life.recovered.origin.discarded[0][0] == common + 1
 
 
 def test_the_digest_of_any_record_is_found_also_across_segments(tmp_path: Path) -> None:
