@@ -39,7 +39,8 @@ class Disk(Protocol):
 
     def size(self, handle: int) -> int: ...
 
-    def fdatasync(self, handle: int) -> None: ...
+    def fdatasync(self, handle: int) -> None:
+        """The bytes survive a loss of power from here on; an error where the file has no name any more."""
 
     def ftruncate(self, handle: int, size: int) -> None: ...
 
@@ -80,6 +81,8 @@ class SystemDisk:
 
     def fdatasync(self, handle: int) -> None:
         os.fdatasync(handle)
+        if os.fstat(handle).st_nlink == 0:  # nobody will ever find these bytes again
+            raise OSError(errno.ESTALE, "the file was deleted while it was written to")
 
     def ftruncate(self, handle: int, size: int) -> None:
         os.ftruncate(handle, size)

@@ -73,16 +73,16 @@ class Folder:
     # ------------------------------------------------------------ looking
 
     def entries(self) -> Iterator[Entry]:
-        """All files, however deep, and the folders that are not looked into. Nothing if there is no root."""
+        """All files, however deep, and the folders that are not looked into; a root that is gone is one of these."""
         folders = [self._root]
         while folders:
             folder = folders.pop()
             try:
                 with os.scandir(folder) as scanned:
                     found = list(scanned)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except OSError:
+            except OSError as error:
+                if folder != self._root and isinstance(error, FileNotFoundError | NotADirectoryError):
+                    continue
                 yield Entry(self._name(folder), NO_STAMP, why=CLOSED, closed=True)
                 continue
             if folder != self._root and any(entry.name in MARKS for entry in found):

@@ -37,6 +37,18 @@ def test_a_replacement_that_fails_at_any_call_leaves_the_old_bytes_or_the_new_on
     assert failures == 6  # open, write, fdatasync, close, rename, sync_folder
 
 
+def test_bytes_of_a_file_that_was_deleted_are_never_called_durable(tmp_path: Path) -> None:
+    path, disk = tmp_path / "log", SystemDisk()
+    handle = disk.open(path, os.O_WRONLY | os.O_CREAT)
+    disk.write(handle, b"kept")
+    disk.fdatasync(handle)
+    path.unlink()
+    disk.write(handle, b"nowhere")
+    with pytest.raises(OSError, match="deleted"):
+        disk.fdatasync(handle)
+    disk.close(handle)
+
+
 @pytest.mark.parametrize(
     ("number", "kind"),
     [

@@ -142,6 +142,18 @@ async def test_what_changed_while_finn_was_down_is_found_and_what_did_not_is_not
         assert set(kept) == {"grimoires/same", "grimoires/changed", "grimoires/gone"}
 
 
+async def test_a_root_that_is_gone_takes_no_file_with_it(tmp_path: Path) -> None:
+    async with place(tmp_path) as here:
+        here.write("a.md", b"one")
+        await here.look()
+        here.root.rename(tmp_path / "elsewhere")
+        assert await here.look() == []
+        assert here.files.troubles == {".": "a folder that cannot be read"}
+        (tmp_path / "elsewhere").rename(here.root)
+        (here.root / "a.md").unlink()
+        assert await here.look() == [("a.md", None)]
+
+
 async def test_what_cannot_be_recorded_is_left_out_with_the_reason_and_stays_on_disk(tmp_path: Path) -> None:
     async with place(tmp_path) as here:
         here.write("secret", f"key={SECRET}".encode())

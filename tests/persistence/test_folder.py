@@ -95,5 +95,6 @@ def test_links_are_seen_and_not_followed(root: Path) -> None:
     }
 
 
-def test_a_root_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
-    assert list(Folder(tmp_path / "no").entries()) == []
+def test_of_a_root_that_is_not_there_nothing_is_known(tmp_path: Path) -> None:
+    (entry,) = Folder(tmp_path / "no").entries()
+    assert (entry.name, entry.closed) == (".", True)
