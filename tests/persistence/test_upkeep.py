@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+from gateway.replication import GATHER_S
 from persistence.clock import FakeClock
 from persistence.collection import collect
 from persistence.collection import due as collection_due
@@ -15,7 +16,6 @@ from tests.persistence.writers import Watched, Writer
 RECORDS_A_DAY = 5_000
 DAYS_A_MONTH = 30
 PUTS_A_MONTH = 150_000
-GATHER_S = 0.02  #: how long a record waits for those that come with it, as the replication has it
 PUT_S = 0.08  #: how long the store takes for an object
 SNAPSHOT_S = 300.0
 
