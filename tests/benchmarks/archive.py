@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from persistence import tree
 from persistence.archive import Archive
 from persistence.disk import SystemDisk
 from persistence.events import OWNER, SYSTEM, FileChanged, UserMessage
@@ -52,6 +53,7 @@ async def _commits(folder: Path, count: int) -> list[Round]:
         files = {f"f{index}": _bytes(index + number * 1000) for index in chosen}
         await _change(journal, chosen, number)
         picture = await _picture(journal)
+        files |= {tree.SNAPSHOT: picture.text, tree.STATE: tree.state_of(picture).encode()}
         anchor = _timed(partial(_fast_import, raw, files))
         rounds.append(Round(anchor, _timed(partial(archive.commit, picture, journal))))
     await journal.close()
