@@ -291,6 +291,9 @@ class _Start:
                 self._claimed = self._claim(self._store, self._claim_with, seen.tip, choice.right)
                 seen = seen._replace(tip=self._claimed.tip)
             except StoreError as error:
+                if self._local == "absent" and self._built is None:
+                    # Two that begin anew without a claim would be two pasts for ever.
+                    raise SourceSilent(f"nothing is here, and {error}", hint="it is asked again") from error
                 degraded = str(error)
         if seen.tip and seen.tip.seq:
             self._take(seen._replace(state="here"))

@@ -87,11 +87,10 @@ def restore(
     snapshot, data = shelf.snapshot(last if before is None else min(last, before - 1))
     first = needs.floor(snapshot) if snapshot else 1
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
-    laid = _lay(shelf, first, last, known, into / "wal", disk, ms)
+    laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms)
     if snapshot:
         written(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
-    summed_up = Span(last + 1, last, "", snapshot.chain if snapshot else segment.NOTHING, b"")
-    return _built(shelf, laid or [(summed_up, 0)], snapshot, len(data))
+    return _built(shelf, laid or [_begun(shelf, snapshot, last, into / "wal", disk, ms)], snapshot, len(data))
 
 
 def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: int) -> Built:
@@ -100,7 +99,8 @@ def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: in
     Raises as `restore` does.
     """
     shelf = Shelf(store, tip)
-    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", disk, ms)
+    there = _names(disk, into / "wal")
+    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", there, disk, ms)
     return _built(shelf, laid, None, 0)
 
 
@@ -119,13 +119,13 @@ def records(store: Store, tip: Tip, first: int, last: int) -> Span | None:
 
 
 def _lay(
-    shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, disk: Disk, ms: int
+    shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, there: set[str], disk: Disk, ms: int
 ) -> list[tuple[Span, int]]:
-    """Writes segments that have the records first..last, beside those that are there already.
+    """Writes segments that have the records first..last, beside those that are `there` already, and no others.
 
     Returns the spans, without their bodies, and their sizes.
     """
-    manifest, there = shelf.manifest, _names(disk, wal)
+    manifest = shelf.manifest
 
     def make(group: Sequence[Piece], seq: int, *, growing: bool) -> tuple[Span, int]:
         span = _joined([shelf.span(piece, known) for piece in group], seq, last, group[0].key)
@@ -144,6 +144,15 @@ def _lay(
         shelf.holes = tuple(sorted({*holes, *(hole for span, _ in made for hole in span.holes)}))
         return made
     raise Damaged(f"{shelf.url} does not hold a log that can be restored", hint=PROVE)
+
+
+def _begun(shelf: "Shelf", snapshot: Snapshot | None, last: int, wal: Path, disk: Disk, ms: int) -> tuple[Span, int]:
+    """A log of which the snapshot sums up everything: an empty segment says that it goes on there."""
+    chain = snapshot.chain if snapshot else segment.NOTHING
+    empty = Span(last + 1, last, chain, chain, b"")
+    whole = segment.growing(empty, epoch=shelf.manifest.epoch, writer=shelf.manifest.writer, ms=ms)
+    written(disk, wal / segment_name(last + 1), whole)
+    return empty, len(whole)
 
 
 def _built(shelf: "Shelf", laid: Sequence[tuple[Span, int]], snapshot: Snapshot | None, size: int) -> Built:

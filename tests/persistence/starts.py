@@ -135,6 +135,10 @@ class Life:
         await self.journal.seal(STREAM)
         await commit(self.journal, answer("in no chunk yet"), ended())
         await self.journal.snapshot()
+        await self.compact_as_it_is()
+
+    async def compact_as_it_is(self) -> None:
+        assert self.replica
         await self.flush()
         taken = newest(SystemDisk(), self.journal.paths.snapshots)
         await asyncio.to_thread(compact, self.replica, taken)

@@ -100,6 +100,22 @@ async def test_a_lost_machine_comes_back_from_the_store_with_the_same_state(agen
         await again.flush()
 
 
+async def test_a_snapshot_that_sums_up_everything_is_a_whole_past(agent: Agent, tmp_path: Path) -> None:
+    async with agent.life(tmp_path / "a") as life:
+        await life.talk("first")
+        await life.compact()
+        await life.journal.seal(STREAM)
+        await life.journal.snapshot()
+        await life.compact_as_it_is()
+        before = life.state
+    machine_lost(tmp_path / "a")
+    async with agent.life(tmp_path / "a") as life:
+        assert (life.journal.replayed.head.seq, life.journal.loss) == (before[0], "")
+        await life.talk("and on", 1)
+    verdict = verify(SystemDisk(), tmp_path / "a/wal")
+    assert (verdict.ok, verdict.gaps) == (True, ())
+
+
 async def test_the_state_is_the_same_byte_for_byte(agent: Agent, tmp_path: Path) -> None:
     before = await lived(agent, tmp_path / "a")
     recovered = await asyncio.to_thread(agent.recover, tmp_path / "b")
@@ -225,6 +241,18 @@ async def test_an_empty_disk_waits_for_a_store_that_does_not_answer(agent: Agent
     assert (raised.value.code, raised.value.retryable) == ("store_unavailable", True)
     hold(tmp_path / "a/wal").release()
     assert not list((tmp_path / "a/wal").glob("*.wal"))
+
+
+async def test_nobody_begins_anew_without_having_claimed_the_empty_store(
+    seed: int, store: MemoryStore, tmp_path: Path
+) -> None:
+    def silent(call: str, key: str) -> None:
+        if call == "create":
+            raise StoreUnreachable("no answer")
+
+    agent = Agent(seed, Watched(store, before=silent))
+    with pytest.raises(SourceSilent):
+        await asyncio.to_thread(agent.recover, tmp_path / "a")
 
 
 async def test_a_store_that_is_too_slow_is_one_that_does_not_answer(
