@@ -64,6 +64,7 @@ if TYPE_CHECKING:
 FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
+QUIET_S = 10.0  #: a start that takes longer says where it is before it is ready
 ASK_AGAIN_S = 5.0  #: between two attempts to learn the past, where no copy answers
 TURNS_SHARE, FILES_SHARE = 0.4, 0.1  #: of the budget of a stop
 LETTING_GO_S = 1.0  #: a turn that waits for a full disk only lets go when the log is closed
@@ -184,11 +185,11 @@ class Finn:
         """Ends a life that was fenced: nobody hears anything more of it, and what it had promised is kept."""
         assert self._storage is not None
         await self._become("fenced")
-        self._rooms = None
         rooms.turns.leave()
         await self._send_all_away()
         await self._storage.retire()
         await rooms.journal.close()
+        self._rooms = None
 
     async def _stand_by(self) -> None:
         """Returns when this process may act: at once, or when the one that took over has stopped or is dead."""
@@ -202,8 +203,11 @@ class Finn:
         if self._storage is None:
             return await asyncio.to_thread(_finished, self._settings.data_dir, self._means)
         while True:
+            recovering = asyncio.ensure_future(self._storage.recover(FOLDS, self._means))
             try:
-                return await self._storage.recover(FOLDS, self._means)
+                if not (await asyncio.wait([recovering], timeout=QUIET_S))[0]:
+                    await asyncio.to_thread(self._on_answering)  # it takes long; where to ask is worth knowing
+                return await recovering
             except Fenced:
                 await self._storage.mark()
                 raise

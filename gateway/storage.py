@@ -27,7 +27,7 @@ from persistence.claim import Claimed, claim, overtaken
 from persistence.clock import Clock, Entropy, Ids
 from persistence.collection import Mentions, collect
 from persistence.disk import Disk
-from persistence.errors import Fenced, FinnError, NotFound, StoreError, StoreRefused
+from persistence.errors import Fenced, FinnError, NotFound, StorageError, StoreError, StoreRefused
 from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
@@ -69,9 +69,36 @@ class _Life:
 
     journal: Journal
     recovered: Recovered
+    here: "_Here"
     ours: bool = False
     replica: Replica | None = None
     replication: Replication | None = None
+
+
+class _Here:
+    """The log as it is copied: what this disk has, and what it still has to fetch.
+
+    A snapshot is full of hashes, few of which are of blobs. Only for those that are known to be is another copy asked.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.absent: frozenset[str] = frozenset()
+        self.frames = journal.frames
+        self.chunk = journal.chunk
+        self._journal = journal
+
+    @property
+    def durable(self) -> int:
+        return self._journal.durable
+
+    def blob(self, sha: str) -> bytes:
+        if sha not in self.absent and not self._journal.blobs.has(sha):
+            raise NotFound(f"there is no blob {sha} here", hint="run finn verify")
+        return self._journal.blob(sha)
+
+    def look(self) -> None:
+        """Sees anew what is not on this disk. Raises StorageError."""
+        self.absent = frozenset(sha for _, sha in self._journal.missing())
 
 
 class Storage:
@@ -98,6 +125,7 @@ class Storage:
         self._error = ""  # why the store cannot be used, while nothing is claimed
         self._since: float | None = None
         self._ground: Ground | None = None  # once the store has said what it holds
+        self._fenced = False
         self._missing = 0
         self._mentions: Mentions = {}
 
@@ -146,6 +174,8 @@ class Storage:
         """Whether this release was fenced on this data directory, and has not acted since."""
         if self.store is None:
             return False
+        if self._fenced:
+            return True
         mark = await asyncio.to_thread(standby.marked, self._disk, self._paths.root)
         return standby.stands_by(mark, self._release)
 
@@ -166,14 +196,18 @@ class Storage:
 
     async def mark(self, epoch: int = 0) -> None:
         """This release waits on this data directory from now on, also after a start, until it may act again."""
+        self._fenced = True
         mark = standby.Mark(self._release, epoch, self._writer)
-        await asyncio.to_thread(standby.mark, self._disk, self._paths.root, mark)
+        try:
+            await asyncio.to_thread(standby.mark, self._disk, self._paths.root, mark)
+        except StorageError as error:
+            log.error("this process knows that it was fenced, the next one on this disk will not: %s", error)
 
     # ------------------------------------------------------------ a life
 
     def attach(self, journal: Journal, recovered: Recovered) -> None:
         """Begins a life: from now on records wait for the store, where the settings say so."""
-        self._life = _Life(journal, recovered)
+        self._life = _Life(journal, recovered, _Here(journal))
         self._note(StoreError(recovered.degraded) if recovered.degraded else None)
         if self._settings.durability == "store":
             journal.hold()
@@ -189,12 +223,13 @@ class Storage:
         claimed = life.recovered.claimed or await self._claimed_late(life)
         assert self._ground is not None
         life.replica = Replica(
-            self._ground.own, claimed, life.journal, release=self._release, clock=self._clock, entropy=self._entropy
+            self._ground.own, claimed, life.here, release=self._release, clock=self._clock, entropy=self._entropy
         )
         life.replication = Replication(
             life.journal, life.replica, self._copying, self._clock, self._entropy, self._upkeep
         )
         self._note(None)
+        self._fenced = False
         await asyncio.to_thread(standby.unmark, self._disk, self._paths.root)
         async with asyncio.TaskGroup() as group:
             group.create_task(life.replication.serve())
@@ -291,7 +326,10 @@ class Storage:
 
     def _compacted(self, life: _Life, replica: Replica) -> compaction.Compacted:
         assert life.replication is not None
-        taken = compaction.newest(self._disk, self._paths.snapshots)
+        snap = replica.manifest.snap
+        taken = compaction.newest(self._disk, self._paths.snapshots, after=snap.seq if snap else 0)
+        if taken is not None:
+            life.here.look()
         return compaction.compact(replica, taken, breathe=life.replication.breathe)
 
     def _periodic(self) -> Iterable[Task]:

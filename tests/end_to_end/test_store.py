@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.finn import ECHO, Finn, finn, made, until
+from tests.s3_server import KEY_ID, SECRET, S3Server
 
 TOKEN = "0123456789abcdef" * 4
 
@@ -155,6 +156,28 @@ def test_an_emptied_store_is_filled_again_from_the_disk(place: Place) -> None:
     lose(it)
     it.start()
     assert it.messages(session) == before
+
+
+async def test_a_reader_that_saw_what_was_lost_is_told_to_forget_it(place: Place) -> None:
+    it = place.finn()
+    session = it.new_session()
+    it.say(session, "in the store")
+    saved(it)
+    place.take_away()
+    it.say(session, "on this disk")
+    seen = it.messages(session)[-1]["seq"]
+    epoch = check(it, "epoch")
+    lose(it)
+    place.bring_back()
+    it.start()
+    it.say(session, "afterwards")
+    async with it.open(session, after=seen, epoch=epoch) as line:
+        kept = (await line.until("reset"))["seq"]
+        await line.until("turn_end")
+    replayed = [frame["data"]["text"] for frame in line.of("user_message", "message")]
+    assert kept < seen
+    assert replayed == ["afterwards", "You said: afterwards"]
+    assert [text for text in texts(it, session) if text not in replayed] == ["in the store", "You said: in the store"]
 
 
 # ---------------------------------------------------------------- the store is away
@@ -344,6 +367,55 @@ def test_git_alone_brings_everything_back(place: Place) -> None:
     assert (it.messages(session), check(it, "recovery:source")) == (before, "store")
 
 
+# ---------------------------------------------------------------- a bucket
+
+
+def bucket(server: S3Server) -> dict[str, str]:
+    """The settings for a bucket of that server."""
+    return {
+        "FINN_STORE_URL": f"s3://{server.bucket()}/agents",
+        "AWS_ENDPOINT_URL_S3": server.endpoint,
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_REGION": "us-east-1",
+    }
+
+
+@pytest.mark.slow
+def test_a_bucket_that_goes_away_and_comes_back_has_everything_once(place: Place) -> None:
+    with S3Server() as server:
+        it = place.finn(**bucket(server))
+        session = it.new_session()
+        it.say(session, "one")
+        saved(it)
+        server.stop()
+        for count in range(10):
+            it.say(session, f"meanwhile {count}")
+        until(lambda: tier(it)["state"] == "failing")
+        server.start()
+        saved(it)
+        before = it.messages(session)
+        lose(it)
+        it.start()
+        assert it.messages(session) == before
+        assert it.stop() == 0
+        assert SECRET not in it.log
+
+
+@pytest.mark.slow
+def test_a_bucket_that_ignores_conditions_is_said(place: Place) -> None:
+    with S3Server(conditional=False) as server:
+        it = place.finn(**bucket(server))
+        session = it.new_session()
+        it.say(session, "one")
+        saved(it)
+        assert check(it, "store:unfenced") is True
+        before = it.messages(session)
+        lose(it)
+        it.start()
+        assert it.messages(session) == before
+
+
 # ---------------------------------------------------------------- what hangs
 
 
@@ -374,3 +446,17 @@ def test_a_store_that_hangs_holds_up_neither_a_prompt_nor_the_end(tmp_path: Path
         assert it.say(session, "still there?")["reply"] == "You said: still there?"
         assert tier(it)["last_seq"] is None
         assert it.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_git_remote_that_hangs_does_not_hold_up_the_end(place: Place) -> None:
+    session = place.finn().new_session()
+    place.close()
+    with black_hole() as port:
+        it = place.finn(FINN_GIT_REMOTE=f"http://127.0.0.1:{port}/state.git", FINN_SHUTDOWN_BUDGET="7s")
+        it.say(session, "one")
+        before = it.messages(session)
+        assert it.stop() == 0
+        lose(it)
+        it.start()
+        assert it.messages(session) == before
