@@ -254,33 +254,57 @@ def _fetch(store: Store, sha: str, blobs: Blobs) -> None:
 async def bring_in(journal: Journal, disk: Disk, orphans: Orphans) -> int:
     """Commits each of these orphans that was not yet, and that all of them were. Returns how many it committed.
 
-    A crash or an error anywhere: the next call goes on from there. Raises what commit raises.
+    What this log has itself is no orphan: a fenced writer may have been the next to write after all. A crash or an
+    error anywhere: the next call goes on from there. Raises what commit raises.
     """
     places = {
         one.event.entry: one.event.parent for one in orphans.records if isinstance(one.event, TurnStarted | SteerTaken)
     }
+    here: dict[str, str] = {}  # what each of these is called in this log
     last: dict[str | None, str] = {}
     count = 0
     for record in orphans.records:
         if record.type in BOOKKEEPING or (record.stream is None and not isinstance(record.event, FileChanged)):
             continue
         became = journal.whole(ORPHANS).became
-        if record.entry not in became:
-            parent = _parent(record, places, became, orphans.records[0].seq, last.get(record.stream))
-            await _commit(journal, disk, record, parent)
+        if await _is_own(journal, record):
+            here[record.entry] = record.entry
+        elif origin(record) not in became:
+            said = places.get(record.entry, getattr(record.event, "parent", None))
+            parent = _parent(said, here, became, orphans.records[0].seq) or last.get(record.stream)
+            here[record.entry] = await _commit(journal, disk, record, parent)
             count += 1
-        last[record.stream] = journal.whole(ORPHANS).became[record.entry]
+        else:
+            here[record.entry] = became[origin(record)]
+        last[record.stream] = here[record.entry]
     await journal.commit(OrphansImported(name=orphans.key, count=count))
     return count
 
 
-async def _commit(journal: Journal, disk: Disk, record: Record, parent: str | None) -> None:
+def origin(record: Record) -> str:
+    """What an orphan was: its place in its own reign, which two writers may share, and its checksum, which they do not.
+
+    Not its id: where two clocks stand still, two writers go on from the same one.
+    """
+    return f"{record.entry}/{record.checksum}"
+
+
+async def _is_own(journal: Journal, record: Record) -> bool:
+    """Whether this log has the record itself."""
+    if record.stream is None:
+        return False
+    found = await journal.read(record.stream, after=record.seq - 1, before=record.seq + 1)
+    return any(one.line == record.line for one in found)
+
+
+async def _commit(journal: Journal, disk: Disk, record: Record, parent: str | None) -> str:
+    """Returns what the orphan is called from now on."""
     event = record.event
     if isinstance(event, FileChanged) and event.sha256 is not None:
         await asyncio.to_thread(_rescue, journal, disk, record, event, event.sha256)
     known = not isinstance(event, Unknown)
     recovered = EntryRecovered(
-        origin=record.entry,
+        origin=origin(record),
         type=record.type,
         version=event.v if known else record.v,
         data=_data(event),
@@ -288,7 +312,7 @@ async def _commit(journal: Journal, disk: Disk, record: Record, parent: str | No
         by=record.by,
         parent=parent,
     )
-    await journal.commit(recovered, stream=record.stream)
+    return (await journal.commit(recovered, stream=record.stream)).entry
 
 
 def _data(event: Event) -> dict[str, Json]:
@@ -296,15 +320,14 @@ def _data(event: Event) -> dict[str, Json]:
     return data
 
 
-def _parent(
-    record: Record, places: Mapping[str, str | None], became: Mapping[str, str], first: int, before: str | None
-) -> str | None:
-    """What the orphan stands below: what it stood below, as it is called now; where that is lost, the one before."""
-    own: str | None = getattr(record.event, "parent", None)
-    said = places.get(record.entry, own)
-    if said is None:
-        return before
-    return became.get(said) or (before if seq_of(said) >= first else said)
+def _parent(said: str | None, here: Mapping[str, str], became: Mapping[str, str], first: int) -> str | None:
+    """What an orphan stands below: what it was said below, as it is called now. None where that is lost."""
+    if said is None or said in here:
+        return here.get(said or "")
+    earlier = [entry for was, entry in became.items() if was.startswith(f"{said}/")]
+    if earlier:  # it came in with an object before this one
+        return earlier[-1]
+    return None if seq_of(said) >= first else said
 
 
 def _rescue(journal: Journal, disk: Disk, record: Record, event: FileChanged, sha: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from persistence import orphans
+from persistence.compaction import digest_at
 from persistence.disk import SystemDisk
 from persistence.errors import StorageFailed, StoreError, StoreUnreachable
 from persistence.events import (
@@ -82,6 +83,11 @@ async def parted(tmp_path: Path, *said: Event, stream: str = STREAM) -> AsyncIte
             yield Parted(old, new, shared)
 
 
+def frame_of(pair: Parted, record: Record) -> str | None:
+    """The checksum that the log of the fenced writer has for its record."""
+    return next(found for run in pair.runs() if (found := digest_at(run.body, record.seq)))
+
+
 def said(record: Record) -> Any:
     return as_said(record).event
 
@@ -95,7 +101,7 @@ async def test_what_was_acknowledged_comes_back_as_it_was_said_and_marked(tmp_pa
         old = (await pair.old.read(STREAM))[-2:]
         assert [as_said(one).time for one in (first, second)] == [one.time for one in old]
         assert [one.event.origin for one in (first, second) if isinstance(one.event, EntryRecovered)] == [
-            one.entry for one in old
+            f"{one.entry}/{frame_of(pair, one)}" for one in old
         ]
 
 
@@ -211,6 +217,26 @@ async def test_the_state_after_an_import_is_that_of_the_log(tmp_path: Path) -> N
             assert again.state_sha() == pair.new.state_sha()
             assert [type(one.event) for one in (await again.read(STREAM))[-2:]] == [EntryRecovered] * 2
             assert again.whole(ORPHANS).done.keys() == {f"{PREFIX}{pair.runs()[0].first:016d}.wal"}
+
+
+async def test_what_this_log_has_itself_does_not_come_in_a_second_time(tmp_path: Path) -> None:
+    async with parted(tmp_path, prompt("a"), answer("b")) as pair:
+        pair.keep(tmp_path / "q")
+        last = (await pair.old.read(STREAM))[-1]
+        await commit(pair.old, answer("c").model_copy(update={"parent": last.entry}))
+        for one in find(pair.store, {}, pair.old.blobs).orphans:
+            assert await bring_in(pair.old, SystemDisk(), one) == 0
+        assert not [one for one in await pair.old.read(STREAM) if isinstance(one.event, EntryRecovered)]
+        assert len(pair.old.whole(ORPHANS).done) == 1
+
+
+async def test_two_writers_that_shared_an_epoch_both_get_theirs_back(tmp_path: Path) -> None:
+    async with parted(tmp_path / "a", prompt("of the one")) as pair, parted(tmp_path / "b", prompt("of two")) as other:
+        pair.keep(tmp_path / "q")
+        keep(pair.store, SystemDisk(), tmp_path / "q", 1, "two", other.runs(), other.old.blob)
+        assert (await pair.old.read(STREAM))[-1].entry == (await other.old.read(STREAM))[-1].entry
+        assert await pair.import_all() == 2
+        assert [said(one).text for one in await pair.recovered()] == ["of the one", "of two"]
 
 
 # ---------------------------------------------------------------- keeping
