@@ -1,0 +1,266 @@
+"""The machine is gone while finn works on it. Whatever copy is left, the next one goes on where it stopped.
+
+What a test notes down while it talks to the first machine is what the second has to know. The store is a folder or a
+bucket of a real S3 server; git is a repository of its own.
+"""
+
+import asyncio
+import http.client
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from tests.end_to_end.finn import ECHO, LOOK_S, Finn, made, slow, until
+from tests.end_to_end.machines import (
+    TOKEN,
+    Bucket,
+    Directory,
+    Place,
+    Remote,
+    gone,
+    saved,
+    source,
+    state,
+    texts,
+    tier,
+)
+from tests.s3_server import S3Server
+
+pytestmark = pytest.mark.slow
+
+LONG = "long " * 60_000  #: more than stays in a record
+KEEP = {
+    "when": "keep",
+    "calls": [
+        [
+            {"tool": "write", "args": {"path": "{prompt}.txt", "content": "{prompt}"}},
+            {"tool": "remember", "args": {"text": "{prompt}"}},
+        ],
+        [{"text": "Kept: {prompt}"}],
+    ],
+}
+SLOW = {"when": "socket", "calls": [[slow("You said: {prompt}", chunk=8, delay=0.01)]]}
+REPLIES = (KEEP, SLOW, ECHO)
+CUT = (OSError, http.client.HTTPException, ConnectionClosed, InvalidHandshake, TimeoutError)  #: by a kill
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Iterator["Machines"]:
+    them = Machines(tmp_path)
+    yield them
+    for it in them.all:
+        it.kill()
+
+
+class Machines:
+    """Those of one test; none outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.all: list[Finn] = []
+
+    def one(self, *places: Place | Remote, start: bool = True, name: str = "one", **settings: str) -> Finn:
+        said = {name: text for place in places for name, text in place.settings.items()}
+        it = made(self.folder / name, REPLIES, {"FINN_TOKEN": TOKEN, **said, **settings})
+        self.all.append(it)
+        if start:
+            it.start()
+        return it
+
+
+# ---------------------------------------------------------------- under load
+
+
+@dataclass
+class Notes:
+    """What the clients of a machine know for certain."""
+
+    heard: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  #: acknowledged, by session
+    kept: list[str] = field(default_factory=list)  #: turns with tools that came to their end
+
+    def copy(self) -> "Notes":
+        return Notes({session: [*said] for session, said in self.heard.items()}, [*self.kept])
+
+    @property
+    def enough(self) -> bool:
+        return len(self.kept) >= 4 and len(self.heard) == 3 and all(len(said) >= 2 for said in self.heard.values())
+
+
+async def talk_by_rest(it: Finn, notes: Notes, session: str, word: str) -> None:
+    """One prompt after the other, each with the end of its turn, until nobody answers."""
+    for number in range(10_000):
+        text = f"{word}-{number}"
+        try:
+            answer = await asyncio.to_thread(
+                it.ask, "POST", f"/api/sessions/{session}/messages?wait=true", {"text": text}
+            )
+        except CUT:
+            return
+        if answer.status != 200:
+            return
+        notes.heard[session].append(text)
+        if word == "keep" and answer.json["reply"] == f"Kept: {text}":
+            notes.kept.append(text)
+
+
+async def talk_by_socket(it: Finn, notes: Notes, session: str) -> None:
+    """The same on a socket: noted is what was acknowledged, though its answer may still be on its way."""
+    try:
+        async with it.open(session) as line:
+            for number in range(10_000):
+                said = await line.say(f"socket-{number}")
+                notes.heard[session].append(f"socket-{number}")
+                await line.until("turn_end", lambda frame, turn=said["turn"]: frame["turn"] == turn)
+    except CUT:
+        return
+
+
+async def lose_under_load(it: Finn, sessions: list[str], keep_going: Any) -> Notes:
+    """The machine's disk is deleted while it works, and it is killed. Returns what it had promised until then."""
+    notes, (tools, rest, socket) = Notes(), sessions
+    async with asyncio.TaskGroup() as clients:
+        clients.create_task(talk_by_rest(it, notes, tools, "keep"))
+        clients.create_task(talk_by_rest(it, notes, rest, "rest"))
+        clients.create_task(talk_by_socket(it, notes, socket))
+        while not notes.enough:
+            await asyncio.sleep(LOOK_S)
+        known = await asyncio.to_thread(keep_going, notes)
+        await asyncio.to_thread(gone, it.data)
+        refused = await asyncio.to_thread(
+            it.ask, "POST", f"/api/sessions/{rest}/messages", {"text": "into the void"}, {"Idempotency-Key": "void"}
+        )
+        assert refused.status >= 500, "nothing is promised on a disk that is gone"
+        await asyncio.to_thread(it.kill)
+    gone(it.data)
+    return known or notes
+
+
+def knows(it: Finn, notes: Notes, session: str) -> None:
+    """It has every word of it, the memory and the files, and says so to its model."""
+    for one, said in notes.heard.items():
+        there = [text for text in texts(it, one) if text.startswith(("keep-", "rest-", "socket-"))]
+        assert there[: len(said)] == said, "what was acknowledged, once and in order"
+        assert len(there) == len(set(there)), "and nothing twice"
+    memory = (it.data / "grimoires/NOTES.md").read_text()
+    assert [text for text in notes.kept if text not in memory] == []
+    files = {path.name: path.read_text() for path in (it.data / "workspace").iterdir()}
+    assert {f"{text}.txt": text for text in notes.kept}.items() <= files.items()
+    it.idle(session)
+    assert it.say(session, "what do you know?")["reply"] == "You said: what do you know?"
+    told = json.dumps(it.sent()[-1]["messages"])
+    assert [text for text in notes.heard[session] if f'"{text}"' not in told] == []
+
+
+@pytest.mark.limit(60)
+@pytest.mark.parametrize(("where", "level"), [("folder", "local"), ("bucket", "store")])
+async def test_a_machine_that_is_lost_while_it_works_goes_on_with_all_it_had_promised(
+    machines: Machines, s3: S3Server, where: str, level: str
+) -> None:
+    place = Directory(machines.folder) if where == "folder" else Bucket(s3)
+    it = await asyncio.to_thread(machines.one, place, FINN_DURABILITY=level)
+    sessions = [it.new_session(word) for word in ("tools", "rest", "socket")]
+
+    def keep_going(notes: Notes) -> Notes | None:
+        if level == "store":
+            return None  # every promise counts
+        known = notes.copy()
+        saved(it)
+        return known
+
+    notes = await lose_under_load(it, sessions, keep_going)
+    await asyncio.to_thread(it.start)
+    assert (source(it)["observedValue"], source(it)["status"]) == ("store", "pass")
+    await asyncio.to_thread(knows, it, notes, sessions[1])
+    assert [it.ask("GET", f"/api/sessions/{one}").json["title"] for one in sessions] == ["tools", "rest", "socket"]
+    assert it.stop() == 0
+    assert it.verify()["ok"]
+
+
+@pytest.mark.limit(60)
+async def test_a_machine_that_is_lost_with_its_bucket_goes_on_with_all_that_git_has(machines: Machines) -> None:
+    place, remote = Directory(machines.folder), Remote(machines.folder)
+    it = await asyncio.to_thread(machines.one, place, remote, FINN_ARCHIVE_INTERVAL="1s")
+    sessions = [it.new_session(word) for word in ("tools", "rest", "socket")]
+
+    def keep_going(notes: Notes) -> Notes:
+        known, seq = notes.copy(), it.ask("GET", "/api/storage").json["seq"]
+        until(lambda: remote.seq >= seq, "never archived")
+        place.take_away()
+        return known
+
+    notes = await lose_under_load(it, sessions, keep_going)
+    await asyncio.to_thread(it.start)
+    assert source(it)["observedValue"] == "git"
+    assert tier(it, "store")["state"] == "failing"
+    await asyncio.to_thread(knows, it, notes, sessions[1])
+    place.bring_back()
+
+
+# ---------------------------------------------------------------- the same state by every way
+
+
+def lived(it: Finn) -> str:
+    """A life with one of everything: a sealed chunk, a blob, files, a compacted log and a tail behind it."""
+    session = it.new_session("a life")
+    it.say(session, "keep-one")
+    for number in range(4):
+        it.say(session, f"{number}" * 80_000)
+    it.say(session, LONG)
+    until(lambda: any(path.is_file() for path in (it.data / "chunks").rglob("*")), "the session was never sealed")
+    (it.data / "workspace" / "by-hand.txt").write_text("a person wrote this")
+    assert it.stop() == 0  # what a clean stop puts together
+    it.start()
+    for number in range(3):
+        it.say(session, f"keep-{number}")
+    saved(it)
+    return session
+
+
+def restored(it: Finn, to: Path, *arguments: str) -> Any:
+    """What `finn restore` says that it made."""
+    done = it.command("restore", "--to", str(to), "--json", *arguments)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
+
+
+def of(told: Any) -> tuple[int, str]:
+    return told["seq"], told["state_sha"]
+
+
+def test_the_state_is_the_same_by_every_way(machines: Machines, s3: S3Server) -> None:
+    place, remote, folder = Bucket(s3), Remote(machines.folder), machines.folder
+    it = machines.one(place, remote, FINN_ARCHIVE_INTERVAL="1s")
+    session = lived(it)
+    said, seq = texts(it, session), it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: remote.seq >= seq and tier(it, "store")["last_seq"] >= remote.seq)
+    it.kill()
+
+    here = state(it.data)
+    assert of(restored(it, folder / "store", "--from", "store")) == here
+    assert state(folder / "store") == here, "also where what was written on the way is read again"
+    at = restored(it, folder / "at", "--from", "store", "--at", str(remote.seq))
+    assert json.loads(remote.git("show", "state/main:STATE.json"))["state_sha"] == at["state_sha"]
+
+    for lost, origin in (("disk", "store"), ("disk and bucket", "git")):
+        gone(it.data)
+        if lost != "disk":
+            place.empty()
+        it.start()
+        assert source(it)["observedValue"] == origin
+        assert texts(it, session) == said
+        saved(it)
+        it.kill()
+        now = state(it.data)
+        assert of(restored(it, folder / f"after-{origin}", "--at", str(now[0]))) == now
