@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
 QUIET_S = 10.0  #: a start that takes longer says where it is before it is ready
-ASK_AGAIN_S = 5.0  #: between two attempts to learn the past, where no copy answers
+ASK_AGAIN_S = (0.2, 1.0, 2.0, 5.0)  #: between two attempts to learn the past, where no copy answers
 TURNS_SHARE, FILES_SHARE = 0.4, 0.1  #: of the budget of a stop
 LETTING_GO_S = 1.0  #: a turn that waits for a full disk only lets go when the log is closed
 
@@ -202,7 +203,7 @@ class Finn:
         """What the log is to go on from. Where the disk is empty and no copy answers, it asks until one does."""
         if self._storage is None:
             return await asyncio.to_thread(_finished, self._settings.data_dir, self._means)
-        while True:
+        for attempt in count():
             recovering = asyncio.ensure_future(self._storage.recover(FOLDS, self._means))
             try:
                 if not (await asyncio.wait([recovering], timeout=QUIET_S))[0]:
@@ -215,8 +216,10 @@ class Finn:
                 if problem.code != "store_unavailable":
                     raise
                 log.warning("the past is not known yet: %s", problem)
-                await self._become("silent", problem)
-                await self._clock.sleep(ASK_AGAIN_S)
+                if attempt:  # one lost answer is no silence
+                    await self._become("silent", problem)
+                await self._clock.sleep(ASK_AGAIN_S[min(attempt, len(ASK_AGAIN_S) - 1)])
+        raise AssertionError("unreachable")
 
     async def _become(self, state: State, why: FinnError | None = None) -> None:
         """Says what is so from now on. A process that drains is on its way out, whatever else happens to it."""
@@ -323,7 +326,7 @@ class Finn:
         await self._send_all_away()
         if rooms is not None and self._storage is not None:
             await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
-            await self._storage.finish(budget_s, end)
+            await self._storage.finish(rooms.journal, budget_s, end)
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):
@@ -352,7 +355,9 @@ class Finn:
         journal = self.rooms().journal
         local = local_tier(journal, self._clock.now(), str(self._settings.data_dir))
         return Copies(
-            journal.seq, journal.epoch, (local, *(self._storage.tiers() if self._storage is not None else ()))
+            journal.seq,
+            journal.epoch,
+            (local, *(self._storage.tiers(journal.seq) if self._storage is not None else ())),
         )
 
     def _sources(self) -> Sequence[Source]:

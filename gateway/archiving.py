@@ -78,10 +78,9 @@ class Archiving:
 
     def facts(self, seq: int) -> Iterable[Fact]:
         """The same for health."""
-        tier = self.tier(seq)
-        yield Fact("git:lagSeconds", round(tier.lag_s, 3), "s")
-        if tier.error:
-            yield Fact("git:lastError", tier.error, output=tier.error)
+        yield Fact("git:lagSeconds", round(self.tier(seq).lag_s, 3), "s")
+        if self._error:
+            yield Fact("git:lastError", self._error, output=self._error)
 
     def end(self) -> None:
         """Lets go, waiting for nothing."""

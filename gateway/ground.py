@@ -1,19 +1,34 @@
-"""Where in its store this process finds the past, and where it writes.
+"""Where in its store this process finds the past, and where it writes; and in whose name.
 
-a log that was claimed there              there, and fenced
+a log that was claimed there                     there, and fenced
 none, and the store refuses a second create      the same: it is the first
-none, and the store does not              the best of unfenced/*, and a new prefix of this writer alone
+none, and the store does not                     the best of unfenced/*, and a new prefix of this writer alone
 """
 
 from dataclasses import dataclass
 
-from persistence import unfenced
+from persistence import cascade, unfenced
+from persistence.claim import Claimed, claim
 from persistence.clock import Clock, Entropy
+from persistence.disk import Disk
 from persistence.errors import NotFound
 from persistence.layout import HINT
 from persistence.probe import probe
-from persistence.remote import look
+from persistence.remote import Tip, look
+from persistence.replay import Paths
 from persistence.store import Store
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Who writes, and with what."""
+
+    name: str
+    release: str
+    paths: Paths
+    disk: Disk
+    clock: Clock
+    entropy: Entropy
 
 
 @dataclass(frozen=True)
@@ -24,15 +39,38 @@ class Ground:
     own: Store
     conditional: bool = True
 
+    def get(self, key: str) -> bytes:
+        """An object of ours, or of the past. Raises NotFound, StoreError."""
+        try:
+            return self.own.get(key)
+        except NotFound:
+            if self.own is self.past:
+                raise
+            return self.past.get(key)
 
-def find(store: Store, writer: str, *, clock: Clock, entropy: Entropy) -> Ground:
+    def claim(self, writer: Writer, tip: Tip | None, floor: int) -> Claimed:
+        """Takes the next epoch for a writer, after what a look found. Raises what `claim` raises."""
+        return claim(
+            self.own,
+            tip,
+            writer=writer.name,
+            release=writer.release,
+            entropy=writer.entropy,
+            clock=writer.clock,
+            floor=floor,
+            start=cascade.beginning(writer.disk, writer.paths),
+            conditional=self.conditional,
+        )
+
+
+def find(store: Store, writer: Writer) -> Ground:
     """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Damaged, Newer."""
-    if _is_claimed(store, clock):
+    if _is_claimed(store, writer.clock):
         return Ground(store, store)
-    best = unfenced.survey(store, clock=clock).best
-    if best is None and probe(store, entropy):
+    best = unfenced.survey(store, clock=writer.clock).best
+    if best is None and probe(store, writer.entropy):
         return Ground(store, store)
-    own = unfenced.own(store, writer)
+    own = unfenced.own(store, writer.name)
     return Ground(best.store if best else own, own, conditional=False)
 
 

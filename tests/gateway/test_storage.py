@@ -68,7 +68,7 @@ class Living:
 
     async def saved(self) -> None:
         """Returns when the store has everything."""
-        await self.until(lambda: self.storage.tiers()[0].state == "saved")
+        await self.until(lambda: self.storage.tiers(0)[0].state == "saved")
 
     def facts(self) -> dict[str, Fact]:
         return {fact.name: fact for source in self.finn._sources() for fact in source()}
@@ -175,7 +175,7 @@ async def test_a_store_that_is_away_at_the_start_is_claimed_when_it_answers(
     async with living(tmp_path, store, monkeypatch) as it:
         await it.serving()
         await it.say(session, "help")
-        epoch, tier = it.finn.rooms().journal.epoch, it.storage.tiers()[0]
+        epoch, tier = it.finn.rooms().journal.epoch, it.storage.tiers(0)[0]
         assert (tier.last_seq, tier.state) == (None, "failing")
         assert it.facts()["store:lastError"].output == "the store is away"
         away.clear()

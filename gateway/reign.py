@@ -1,0 +1,305 @@
+"""One reign of this process: from a log that was recovered to the fence, or to the stop.
+
+    claimed at the start ───────────────────────┐
+    the store was silent ─▶ claimed when it     ├▶ replicate ─▶ upkeep, orphans, collection ─▶ released, or fenced
+     answers, if the log there is this one's past ┘
+
+Nothing here is called on the event loop that waits for the store: that is done in threads, which may hang.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+
+from gateway.copies import Tier
+from gateway.ground import Ground, Writer
+from gateway.replication import Replication, pause_s
+from gateway.threads import Thread
+from persistence import compaction, orphans, standby, unfenced
+from persistence.cascade import Recovered
+from persistence.claim import Claimed, overtaken
+from persistence.collection import Mentions, collect
+from persistence.errors import Fenced, FinnError, NotFound, StoreError, StoreRefused
+from persistence.journal import Journal
+from persistence.layout import NOTHING, manifest_key
+from persistence.orphans import ORPHANS
+from persistence.relation import digest_at, relate
+from persistence.remote import Tip, look
+from persistence.replica import OBJECT_BYTES, Replica
+from persistence.runs import Run
+from persistence.store import Store
+from persistence.wal import Head
+
+AGAIN_S = 0.25  #: between two attempts of the last flush
+ELSEWHERE_S = 600.0  #: before a store with somebody else's history is looked at again
+
+log = logging.getLogger("finn.reign")
+
+
+class OtherHistory(StoreRefused):
+    """The store holds a log that has nothing in common with this one. A person has to say which of the two is meant."""
+
+
+class Here:
+    """The log as it is copied: what this disk has, and what it still has to fetch.
+
+    A snapshot is full of hashes, few of which are of blobs. Only for those that are known to be is another copy asked.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.frames = journal.frames
+        self.chunk = journal.chunk
+        self._journal = journal
+        self._absent: frozenset[str] = frozenset()
+
+    @property
+    def durable(self) -> int:
+        return self._journal.durable
+
+    def blob(self, sha: str) -> bytes:
+        if sha not in self._absent and not self._journal.blobs.has(sha):
+            raise NotFound(f"there is no blob {sha} here", hint="run finn verify")
+        return self._journal.blob(sha)
+
+    def look(self) -> None:
+        """Sees anew what is not on this disk. Raises StorageError."""
+        self._absent = frozenset(sha for _, sha in self._journal.missing())
+
+
+class Reign:
+    """The log of one life and its replica. `serve` must be running.
+
+    `ground` says where in the store to write; it waits for the store and raises StoreError where that is not known.
+    `replica` is there once the log is claimed and proven to be this one's. `missing` is how many chunks and blobs are
+    only in the store yet.
+    """
+
+    def __init__(
+        self, writer: Writer, store: Store, ground: Callable[[], Ground], journal: Journal, recovered: Recovered
+    ) -> None:
+        self.journal = journal
+        self.replica: Replica | None = None
+        self.replication: Replication | None = None
+        self.claimed = recovered.claimed
+        self.missing = 0
+        self._writer = writer
+        self._store = store
+        self._ground = ground
+        self._here = Here(journal)
+        self._copying, self._filling = Thread("finn-replica"), Thread("finn-fill")
+        self._mentions: Mentions = {}
+        self._error, self._since = recovered.degraded, writer.clock.now() if recovered.degraded else None
+
+    async def serve(self) -> None:
+        """Claims the log if that is still to be done, and replicates it until it is cancelled. Raises Fenced."""
+        claimed = self.claimed or await self._claim_late()
+        writer = self._writer
+        ground = await self._copying.run(self._ground)
+        replica = self.replica = Replica(
+            ground.own, claimed, self._here, release=writer.release, clock=writer.clock, entropy=writer.entropy
+        )
+        replication = self.replication = Replication(
+            self.journal, replica, self._copying, writer.clock, writer.entropy, self._upkeep
+        )
+        await asyncio.to_thread(standby.unmark, writer.disk, writer.paths.root)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(replication.serve())
+            group.create_task(self._settle_in())
+
+    # ------------------------------------------------------------ the claim of a start without the store
+
+    async def _claim_late(self) -> Claimed:
+        failures = 0
+        while True:
+            try:
+                claimed = await self._copying.run(self._claim)
+            except Fenced as fenced:
+                self.journal.fence(fenced.message)
+                raise
+            except (FinnError, OSError) as error:
+                self._error, self._since = str(error), self._since or self._writer.clock.now()
+                failures += 1
+                elsewhere = isinstance(error, OtherHistory)
+                await self._writer.clock.sleep(ELSEWHERE_S if elsewhere else pause_s(failures, self._writer.entropy))
+            else:
+                self.journal.reign(claimed.epoch)
+                return claimed
+
+    def _claim(self) -> Claimed:
+        """Raises Fenced, and what may be tried again."""
+        ground = self._ground()
+        tip = look(ground.own, clock=self._writer.clock)
+        self._require_past(ground.own, tip)
+        self.claimed = ground.claim(self._writer, tip, self.journal.epoch)
+        self._require_past(ground.own, self.claimed.tip)  # between look and fence another may have brought more
+        return self.claimed
+
+    def _require_past(self, store: Store, tip: Tip | None) -> None:
+        """The log in the store must be the beginning of this one. Raises Fenced, OtherHistory."""
+        if tip is None or not tip.seq:
+            return
+        disk, wal, seq = self._writer.disk, self._writer.paths.wal, self.journal.durable
+        chain = digest_at(disk, wal, seq) or NOTHING
+        stand = relate(disk, wal, Head(seq, bytes.fromhex(chain), seq), store, tip)
+        if stand.relation == "unrelated":
+            raise OtherHistory(f"{store.url} holds another history", hint="choose another FINN_STORE_URL")
+        if stand.relation not in ("same", "ahead"):
+            raise overtaken(manifest_key(tip.m))
+
+    # ------------------------------------------------------------ upkeep
+
+    async def _upkeep(self) -> None:
+        """After a flush: the tail is put together where it has grown long, or where nothing can be made of it alone."""
+        replica = self.replica
+        if replica and (compaction.due(replica.tail_objects, replica.tail_bytes) or not replica.complete):
+            await self._compact(replica)
+
+    async def _compact(self, replica: Replica) -> None:
+        """Puts the tail together, beside the newest snapshot, and lets go of what is no longer needed here."""
+        if not replica.complete:
+            await self.journal.snapshot()
+        compacted = await self._copying.run(self._compacted, replica)
+        _tell(compacted.problems)
+        await self.journal.prune(compaction.settled(compacted.manifest))
+
+    def _compacted(self, replica: Replica) -> compaction.Compacted:
+        assert self.replication is not None
+        snap = replica.manifest.snap
+        taken = compaction.newest(self._writer.disk, self._writer.paths.snapshots, after=snap.seq if snap else 0)
+        if taken is not None:
+            self._here.look()
+        return compaction.compact(replica, taken, breathe=self.replication.breathe)
+
+    async def catch_up(self) -> None:
+        """Everything that is durable now is in the store after this. Raises StoreError."""
+        if self.replication is None:
+            raise StoreError(self._error or f"{self._store.url} has not answered yet")
+        await self.replication.catch_up()
+
+    async def bring_orphans(self) -> None:
+        """What fenced writers had acknowledged becomes part of the log, and goes from where they had put it."""
+        journal, store = self.journal, self._store
+        if self.replication is None:
+            return
+        search = await self._filling.run(orphans.find, store, journal.whole(ORPHANS).done, journal.blobs)
+        _tell(search.problems)
+        for one in search.orphans:
+            count = await orphans.bring_in(journal, self._writer.disk, one)
+            log.warning("brought in %d records that another instance had kept back", count)
+        if journal.whole(ORPHANS).done:
+            await self.replication.catch_up()
+            await self._filling.run(orphans.clear, store, journal.whole(ORPHANS).done, self.replication.confirmed)
+
+    async def collect(self) -> None:
+        """What nobody needs any more goes from the store."""
+        if self.replica is None or self.replication is None:
+            return
+        clock, entropy = self._writer.clock, self._writer.entropy
+        collected = await self._copying.run(
+            collect, self.replica, self._mentions, clock=clock, entropy=entropy, breathe=self.replication.breathe
+        )
+        _tell(collected.problems)
+        if not self.replica.manifest.conditional:
+            await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
+
+    async def note_commit(self, commit: str) -> None:
+        """The archive's newest commit stands in the next manifest, so that each tier knows how far the other is."""
+        if self.replica is not None:
+            await self._copying.run(lambda replica: replica.publish(archived=commit), self.replica)
+
+    async def _settle_in(self) -> None:
+        """What a reign does once: it takes up what others kept back, and brings home what only the store has."""
+        for step in (self.bring_orphans, self._fetch_home):
+            try:
+                await step()
+            except Fenced:
+                raise
+            except (FinnError, OSError) as error:
+                log.warning("%s", error)  # orphans are looked for hourly, the rest comes when it is read
+
+    async def _fetch_home(self) -> None:
+        journal = self.journal
+        missing = await self._filling.run(journal.missing)
+        self.missing = len(missing)
+        for kind, sha in missing:
+            await self._filling.run(journal.chunk if kind == "chunk" else journal.blob, sha)
+            self.missing -= 1
+
+    # ------------------------------------------------------------ the end
+
+    @property
+    def is_overtaken(self) -> bool:
+        """After a fence: whether another has the log. Not so where the claim held and only the histories parted."""
+        return self.claimed is None or self.replica is not None
+
+    async def keep_back(self) -> None:
+        """After a fence: what was acknowledged beyond it is safe here, and goes to the store for the successor."""
+        if self.replica is None:
+            return  # where the two logs parted, the next recovery finds out
+        try:
+            await Thread("finn-orphans").run(self._keep_back, self.replica)
+        except (FinnError, OSError) as error:
+            log.error("what was acknowledged after the fence is in quarantine, and not in the store yet: %s", error)
+
+    def _keep_back(self, replica: Replica) -> None:
+        runs = list(_runs(self.journal, replica.confirmed))
+        quarantine = self._writer.paths.quarantine
+        orphans.keep(self._store, self._writer.disk, quarantine, replica.epoch, replica.writer, runs, self.journal.blob)
+
+    async def flush(self) -> None:
+        """Returns when everything is in the store, however often it takes. Raises Fenced."""
+        replication = self.replication
+        while replication is not None and replication.lag_seq:
+            await replication.attempt()
+            if replication.error:
+                await self._writer.clock.sleep(AGAIN_S)
+
+    async def release(self) -> None:
+        """Says that this writer stops, if the store has everything: a successor need not wait."""
+        if self.replica is not None and self.replication is not None and not self.replication.lag_seq:
+            await self.journal.snapshot()
+            await self._compact(self.replica)
+            await self._copying.run(self.replica.release)
+
+    def end(self) -> None:
+        """Lets go, waiting for nothing."""
+        self._copying.end()
+        self._filling.end()
+
+    # ------------------------------------------------------------ facts
+
+    def tier(self) -> Tier:
+        """The store as this reign knows it."""
+        replication, place = self.replication, self._store.url
+        if replication is None or self.replica is None:
+            return Tier("store", None, error=self._error, since=self._since, place=place)
+        return Tier(
+            "store",
+            replication.confirmed,
+            replication.lag_seq,
+            replication.lag_s,
+            replication.confirmed_at,
+            _size(self.replica),
+            replication.error,
+            replication.since,
+            place,
+        )
+
+
+def _size(replica: Replica) -> int:
+    """What the log takes in the store: its snapshot, its segments and its tail."""
+    manifest = replica.manifest
+    return (manifest.snap.bytes if manifest.snap else 0) + sum(seg.bytes for seg in manifest.segs) + replica.tail_bytes
+
+
+def _runs(journal: Journal, after: int) -> Iterable[Run]:
+    """The records after a seq, in runs."""
+    while journal.durable > after:
+        run = journal.frames(after, OBJECT_BYTES)
+        yield run
+        after = run.last
+
+
+def _tell(problems: Iterable[str]) -> None:
+    for problem in problems:
+        log.warning("%s", problem)
