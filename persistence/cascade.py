@@ -290,6 +290,7 @@ class _Start:
             try:
                 self._claimed = self._claim(self._store, self._claim_with, seen.tip, choice.right)
                 seen = seen._replace(tip=self._claimed.tip)
+                self._problems += self._claimed.tip.problems  # a look that trusts the hint sees less
             except StoreError as error:
                 if self._local == "absent" and self._built is None:
                     # Two that begin anew without a claim would be two pasts for ever.

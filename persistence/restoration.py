@@ -182,7 +182,7 @@ class Shelf:
     # ------------------------------------------------------------ snapshots
 
     def snapshot(self, last: int) -> tuple[Snapshot | None, bytes]:
-        """The newest snapshot up to `last` that can be used, and its bytes; none where the log begins at 1."""
+        """The newest snapshot up to `last` that can be used, and its bytes; none where the whole log is there."""
         floors: list[int] = []
         for depth in range(KEPT):
             if not self._reach(depth):
@@ -197,7 +197,7 @@ class Shelf:
                 return self._snapshot(snap)
             except Damaged as problem:
                 self._give_up(snap.key, problem)
-        if self._begins() > 1:
+        if self._begins() > 1 and covering(self._pieces(len(self._line) - 1), 1, last)[1]:
             oldest = f"the oldest state that can be restored is that of record {min(floors)}" if floors else PROVE
             if floors and min(floors) > last:
                 raise NotFound(f"record {last} lies before what {self._store.url} keeps", hint=oldest)

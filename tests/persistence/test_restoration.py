@@ -128,6 +128,19 @@ async def test_one_flipped_bit_in_any_object_is_made_up_for_by_an_older_manifest
         store.objects.update(whole)
 
 
+async def test_where_every_snapshot_is_damaged_the_whole_log_is_enough(
+    tmp_path: Path, store: MemoryStore, seed: int
+) -> None:
+    life = await a_life(tmp_path, store, seed)
+    snaps = [key for key in store.objects if key.startswith("snap/")]
+    for key in snaps:
+        store.objects[key] = flipped(store.objects[key], 9, EIGHT)
+    built = restored(store, tmp_path / "new")
+    assert (built.seq, built.snapshot, built.holes) == (life.seq, None, ())
+    assert all(key in " ".join(built.problems) for key in snaps)
+    assert (await state(tmp_path / "new", store))[:2] == (life.seq, life.state_sha)
+
+
 async def test_a_damaged_log_object_costs_its_records_alone_and_they_are_named(
     tmp_path: Path, store: MemoryStore, seed: int
 ) -> None:
