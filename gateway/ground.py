@@ -5,6 +5,7 @@ none, and the store refuses a second create      the same: it is the first
 none, and the store does not                     the best of unfenced/*, and a new prefix of this writer alone
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from persistence import cascade, unfenced
@@ -16,7 +17,7 @@ from persistence.layout import HINT
 from persistence.probe import probe
 from persistence.remote import Tip, look
 from persistence.replay import Paths
-from persistence.store import Store
+from persistence.store import Found, Store
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Ground:
         try:
             return self.own.get(key)
         except NotFound:
-            if self.own is self.past:
-                raise
+            if self.conditional:
+                raise  # it is the same place
             return self.past.get(key)
 
     def claim(self, writer: Writer, tip: Tip | None, floor: int) -> Claimed:
@@ -65,7 +66,11 @@ class Ground:
 
 def find(store: Store, writer: Writer) -> Ground:
     """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Damaged, Newer."""
-    if _is_claimed(store, writer.clock):
+    try:
+        return Ground(_Hinted(store, store.get(HINT)), store)
+    except NotFound:
+        pass  # it is advice: that it is not there says nothing
+    if look(store, clock=writer.clock) is not None:
         return Ground(store, store)
     best = unfenced.survey(store, clock=writer.clock).best
     if best is None and probe(store, writer.entropy):
@@ -74,10 +79,34 @@ def find(store: Store, writer: Writer) -> Ground:
     return Ground(best.store if best else own, own, conditional=False)
 
 
-def _is_claimed(store: Store, clock: Clock) -> bool:
-    """Whether there is a log. HINT is advice, so its absence says nothing."""
-    try:
-        store.get(HINT)
-    except NotFound:
-        return look(store, clock=clock) is not None
-    return True
+class _Hinted:
+    """The store, with HINT as it was just read: whoever looks next need not ask for it again."""
+
+    def __init__(self, store: Store, hint: bytes) -> None:
+        self._store = store
+        self._hint: bytes | None = hint
+
+    @property
+    def url(self) -> str:
+        return self._store.url
+
+    def get(self, key: str, first: int = 0, count: int | None = None) -> bytes:
+        if key == HINT and self._hint is not None:
+            hint, self._hint = self._hint, None
+            return hint
+        return self._store.get(key, first, count)
+
+    def create(self, key: str, data: bytes) -> None:
+        self._store.create(key, data)
+
+    def put(self, key: str, data: bytes) -> None:
+        self._store.put(key, data)
+
+    def list(self, prefix: str, after: str = "") -> Iterator[Found]:
+        return self._store.list(prefix, after)
+
+    def delete(self, key: str) -> None:
+        self._store.delete(key)
+
+    def close(self) -> None:
+        self._store.close()

@@ -19,7 +19,7 @@ from persistence import compaction, orphans, standby, unfenced
 from persistence.cascade import Recovered
 from persistence.claim import Claimed, overtaken
 from persistence.collection import Mentions, collect
-from persistence.errors import Fenced, FinnError, NotFound, StoreError, StoreRefused
+from persistence.errors import Damaged, Fenced, FinnError, NotFound, StoreError, StoreRefused
 from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
@@ -181,6 +181,7 @@ class Reign:
         journal, store = self.journal, self._store
         if self.replication is None:
             return
+        await self.replication.catch_up()  # what is held back is not known to be brought in yet
         search = await self._filling.run(orphans.find, store, journal.whole(ORPHANS).done, journal.blobs)
         _tell(search.problems)
         for one in search.orphans:
@@ -218,12 +219,17 @@ class Reign:
                 log.warning("%s", error)  # orphans are looked for hourly, the rest comes when it is read
 
     async def _fetch_home(self) -> None:
-        journal = self.journal
-        missing = await self._filling.run(journal.missing)
-        self.missing = len(missing)
-        for kind, sha in missing:
-            await self._filling.run(journal.chunk if kind == "chunk" else journal.blob, sha)
-            self.missing -= 1
+        """What a chunk names is known once it is here, so it is looked again until nothing new is missing."""
+        journal, lost = self.journal, set[str]()
+        while wanted := [one for one in await self._filling.run(journal.missing) if one[1] not in lost]:
+            self.missing = len(wanted)
+            for kind, sha in wanted:
+                try:
+                    await self._filling.run(journal.chunk if kind == "chunk" else journal.blob, sha)
+                except (NotFound, Damaged) as error:
+                    lost.add(sha)
+                    log.error("a %s is nowhere to be had: %s", kind, error)
+                self.missing -= 1
 
     # ------------------------------------------------------------ the end
 
