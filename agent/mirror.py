@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 from agent.session import SESSIONS, Session
+from persistence import quarantine
 from persistence.clock import iso
 from persistence.disk import Disk, replace
 from persistence.errors import FinnError, NotFound
@@ -253,11 +254,9 @@ class Mirror:
             return 0, None
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        kept = self._quarantine / f"mirror-{path.name}-{path.stat().st_mtime_ns}"
-        note = {"from": str(path), "why": reason, "hint": "the file was written anew from the log"}
-        replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
-        self._disk.rename(path, kept)
-        log.warning("%s is not as finn left it; it is in %s, written anew from the log", path.name, kept)
+        name = f"mirror-{path.name}-{path.stat().st_mtime_ns}"
+        quarantine.move(self._disk, path, self._quarantine, name, why=reason)
+        log.warning("%s is not as finn left it; it is %s in quarantine, written anew", path.name, name)
 
 
 def _last_line(path: Path) -> bytes:

@@ -10,16 +10,14 @@ Never by force, so no commit is lost, whoever made it. The own folder is a copy 
 is removed, and where it is damaged it goes to quarantine and is begun anew; the next push joins it to the remote.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from persistence import disk as files
-from persistence import tree
+from persistence import quarantine, tree
 from persistence.ancestry import Kin, Place, kin
 from persistence.clock import Ids
-from persistence.disk import Disk, refused
+from persistence.disk import Disk
 from persistence.errors import (
     ArchiveError,
     ArchiveRefused,
@@ -408,18 +406,10 @@ class Archive:
 
     def _set_aside(self, error: ArchiveError) -> None:
         """The own folder goes to quarantine, with a note why."""
-        kept = self._paths.quarantine / f"git-{self._ids.new()}"
-        note = {"from": str(self._git.folder), "why": str(error)}
-        try:
-            self._disk.mkdir(self._paths.quarantine)
-            files.replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
-            self._disk.rename(self._git.folder, kept)
-            self._disk.sync_folder(self._paths.quarantine)
-            self._disk.sync_folder(self._paths.root)
-        except OSError as failure:
-            raise refused(failure, self._git.folder) from failure
+        name = f"git-{self._ids.new()}"
+        quarantine.move(self._disk, self._git.folder, self._paths.quarantine, name, why=str(error))
         self._tip, self._prepared = None, False
-        self._tell(f"the archive's own folder was damaged and is begun anew; the old one is {kept.name} in quarantine")
+        self._tell(f"the archive's own folder was damaged and is begun anew; the old one is {name} in quarantine")
 
     def _tell(self, sentence: str) -> None:
         self.problems = (*self.problems, sentence)

@@ -6,7 +6,6 @@ Written once, atomically, and durable before a record may name them. A name says
 proves itself. What is missing or damaged is fetched from a copy elsewhere, where there is one, and kept.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
+from persistence import quarantine
 from persistence.disk import Disk, read, refused, replace
 from persistence.errors import Damaged, NotFound, StorageError
 
@@ -81,27 +81,16 @@ class Blobs:
             raise Damaged(f"{path} does not hold what its name says", hint="run finn verify")
         return data
 
-    def set_aside(self, sha: str, quarantine: Path, name: str, reason: str) -> None:
-        """Moves a file that does not hold what its name says to `quarantine`, with a note; nothing where there is none.
+    def set_aside(self, sha: str, folder: Path, name: str, reason: str) -> None:
+        """Moves a file that does not hold what its name says to quarantine, with a note; nothing where there is none.
 
         Raises StorageError.
         """
-        path = self._path(sha)
-        kept = quarantine / f"{name}-{sha[:12]}"
-        note = {"from": str(path), "sha256": sha, "why": reason}
-        try:
-            if self._size(path) is None:
-                return
-            self._disk.mkdir(quarantine)
-            replace(self._disk, kept.with_name(f"{kept.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
-            self._disk.rename(path, kept)
-            self._disk.sync_folder(quarantine)
-            self._disk.sync_folder(path.parent)
-        except OSError as error:
-            raise refused(error, path) from error
+        if self.has(sha):
+            quarantine.move(self._disk, self._path(sha), folder, f"{name}-{sha[:12]}", sha256=sha, why=reason)
 
     def has(self, sha: str) -> bool:
-        """Whether there is such a file; what is in it only `get` proves."""
+        """Whether there is such a file; what is in it only `get` proves. Raises StorageError."""
         return bool(_SHA.fullmatch(sha)) and self._size(self._path(sha)) is not None
 
     def all(self) -> Iterator[str]:
@@ -121,6 +110,8 @@ class Blobs:
             handle = self._disk.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise refused(error, path) from error
         try:
             return self._disk.size(handle)
         finally:

@@ -11,7 +11,6 @@ What lies in the store was written by others: names, sizes and hashes are proven
 """
 
 import asyncio
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +19,10 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from persistence import quarantine
 from persistence.blobs import Blobs
 from persistence.codec import decode, named_blobs
-from persistence.disk import Disk, refused, replace
+from persistence.disk import Disk
 from persistence.errors import Damaged, NotFound
 from persistence.events import (
     EntryRecovered,
@@ -95,37 +95,24 @@ ORPHANS = Fold("orphans", 1, Imported, Imported({}, {}), follow, False, (EntryRe
 def keep(
     store: Store,
     disk: Disk,
-    quarantine: Path,
+    folder: Path,
     epoch: int,
     writer: str,
     runs: Iterable[Run],
     blob: Callable[[str], bytes],
 ) -> int:
-    """Keeps what this fenced writer had acknowledged, here and in the store. Returns how many objects it made.
+    """Keeps what this fenced writer had acknowledged, in `folder` and in the store. Returns how many objects it made.
 
     Done again after an error it writes the same under the same names. Raises StorageError before anything left this
     disk, StoreError once it is safe here.
     """
     kept = list(runs)
     for run in kept:
-        _set_aside(disk, quarantine, epoch, writer, run)
+        name, why = f"orphans-{epoch}-{writer}-{run.first:016d}.wal", "acknowledged here after another had taken over"
+        quarantine.keep(disk, folder, name, run.body, records=[run.first, run.last], why=why)
     for run in kept:
         _send(store, epoch, writer, run, blob)
     return len(kept)
-
-
-def _set_aside(disk: Disk, quarantine: Path, epoch: int, writer: str, run: Run) -> None:
-    target = quarantine / f"orphans-{epoch}-{writer}-{run.first:016d}.wal"
-    note = {
-        "records": [run.first, run.last],
-        "why": "acknowledged here after another instance had taken over; the instance that lives takes them up",
-    }
-    try:
-        disk.mkdir(quarantine)
-    except OSError as error:
-        raise refused(error, quarantine) from error
-    replace(disk, target, run.body)
-    replace(disk, target.with_suffix(".json"), json.dumps(note, indent=1).encode() + b"\n")
 
 
 def _send(store: Store, epoch: int, writer: str, run: Run, blob: Callable[[str], bytes]) -> None:
@@ -337,7 +324,6 @@ def _rescue(journal: Journal, disk: Disk, record: Record, event: FileChanged, sh
     except (NotFound, Damaged):
         return  # the record says what is missing
     name = re.sub(r"[^0-9A-Za-z._-]", "_", event.path)[-100:]
-    target = journal.paths.quarantine / f"orphan-{record.entry}-{name}"
-    note = {"file": f"{event.root}/{event.path}", "sha256": sha, "why": "changed by an instance that was fenced"}
-    replace(disk, target, data)
-    replace(disk, target.with_name(f"{target.name}.json"), json.dumps(note, indent=1).encode() + b"\n")
+    where = {"from": f"{event.root}/{event.path}", "sha256": sha}
+    kept = f"orphan-{record.entry}-{name}"
+    quarantine.keep(disk, journal.paths.quarantine, kept, data, **where, why="changed by an instance that was fenced")

@@ -22,7 +22,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from persistence.disk import Disk, read_range, refused, replace
+from persistence import quarantine
+from persistence.disk import Disk, read_range, refused
 from persistence.frame import GENESIS
 from persistence.scan import Damage, Found, Good, Mark, segment_name, segments, walk
 from persistence.wal import Head
@@ -121,14 +122,14 @@ def verify(disk: Disk, wal_dir: Path) -> Verdict:
     return Verdict(not faults, report.head.seq, min(seqs, default=None), report.declared, tuple(map(str, faults)))
 
 
-def repair(disk: Disk, wal_dir: Path, quarantine: Path, report: Report) -> Repaired:
-    """Copies what cannot be used to `quarantine`, durably, and cuts off a torn tail. Raises StorageError.
+def repair(disk: Disk, wal_dir: Path, aside: Path, report: Report) -> Repaired:
+    """Copies what cannot be used to the folder `aside`, durably, and cuts off a torn tail. Raises StorageError.
 
     Whatever interrupts it, `inspect` and `repair` once more come to the same end.
     """
     try:
-        gaps = tuple(_gap(disk, wal_dir, quarantine, damage) for damage in report.lost)
-        tail = _cut(disk, wal_dir, quarantine, report.torn) if report.torn else ""
+        gaps = tuple(_gap(disk, wal_dir, aside, damage) for damage in report.lost)
+        tail = _cut(disk, wal_dir, aside, report.torn) if report.torn else ""
     except OSError as error:
         raise refused(error, wal_dir) from error
     return Repaired(report.head, report.torn_bytes, gaps, tail)
@@ -209,16 +210,16 @@ def _size(disk: Disk, wal_dir: Path, base: int) -> int:
 # ---------------------------------------------------------------- mending
 
 
-def _gap(disk: Disk, wal_dir: Path, quarantine: Path, damage: Damage) -> Gap:
+def _gap(disk: Disk, wal_dir: Path, aside: Path, damage: Damage) -> Gap:
     assert damage.first is not None and damage.last is not None
-    name = _keep(disk, wal_dir, quarantine, damage, damage.length, "lost") if damage.length else ""
+    name = _keep(disk, wal_dir, aside, damage, damage.length, "lost") if damage.length else ""
     return Gap(damage.first, damage.last, damage.resume, name)
 
 
-def _cut(disk: Disk, wal_dir: Path, quarantine: Path, torn: Damage) -> str:
+def _cut(disk: Disk, wal_dir: Path, aside: Path, torn: Damage) -> str:
     """Copied first, cut afterwards: at no moment is the disk without the bytes."""
     length = _size(disk, wal_dir, torn.segment) - torn.offset
-    name = _keep(disk, wal_dir, quarantine, torn, length, "torn")
+    name = _keep(disk, wal_dir, aside, torn, length, "torn")
     handle = disk.open(wal_dir / segment_name(torn.segment), os.O_RDWR)
     try:
         disk.ftruncate(handle, torn.offset)
@@ -229,7 +230,7 @@ def _cut(disk: Disk, wal_dir: Path, quarantine: Path, torn: Damage) -> str:
     return name
 
 
-def _keep(disk: Disk, wal_dir: Path, quarantine: Path, damage: Damage, length: int, what: str) -> str:
+def _keep(disk: Disk, wal_dir: Path, aside: Path, damage: Damage, length: int, what: str) -> str:
     """A copy of the bytes, and a note that says where they were. Its name follows from its content."""
     path = wal_dir / segment_name(damage.segment)
     handle = disk.open(path, os.O_RDONLY)
@@ -239,9 +240,6 @@ def _keep(disk: Disk, wal_dir: Path, quarantine: Path, damage: Damage, length: i
         disk.close(handle)
     sha = sha256(data).hexdigest()
     name = f"wal-{damage.segment:016d}-{damage.offset}-{sha[:12]}.{what}"
-    note = {"from": path.name, "offset": damage.offset, "length": length, "sha256": sha, "why": str(damage)}
-    disk.mkdir(quarantine)
-    disk.sync_folder(quarantine.parent)
-    replace(disk, quarantine / name, data)
-    replace(disk, quarantine / f"{name}.json", json.dumps(note, indent=1).encode() + b"\n")
+    where = {"from": path.name, "offset": damage.offset, "length": length, "sha256": sha}
+    quarantine.keep(disk, aside, name, data, **where, why=str(damage))
     return name

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from persistence import quarantine
 from persistence.disk import Disk, read, refused, replace
 from persistence.errors import Damaged
 
@@ -128,9 +129,8 @@ def _out(disk: Disk, root: Path, name: str, why: str) -> None:
         old = [one for one in disk.names(root / folder) if one.endswith(SUFFIXES)]
         if old:
             kept = root / "quarantine" / name / folder
-            note = {"from": folder, "why": why}
             disk.mkdir(kept)
-            replace(disk, kept.parent / f"{folder}.json", json.dumps(note, indent=1).encode() + b"\n")
+            quarantine.note(disk, kept.parent, folder, **{"from": folder}, why=why)
             _move(disk, root / folder, kept, old)
             disk.sync_folder(root / "quarantine")
 
