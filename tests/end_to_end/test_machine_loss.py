@@ -7,16 +7,19 @@ bucket of a real S3 server; git is a repository of its own.
 import asyncio
 import http.client
 import json
+import random
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.end_to_end.finn import ECHO, LOOK_S, Finn, made, slow, until
+from tests.end_to_end.finn import ECHO, LOOK_S, Finn, Frame, made, slow, until
 from tests.end_to_end.machines import (
     TOKEN,
     Bucket,
@@ -24,6 +27,8 @@ from tests.end_to_end.machines import (
     Place,
     Remote,
     gone,
+    lose,
+    ready,
     saved,
     source,
     state,
@@ -122,9 +127,13 @@ async def talk_by_socket(it: Finn, notes: Notes, session: str) -> None:
             for number in range(10_000):
                 said = await line.say(f"socket-{number}")
                 notes.heard[session].append(f"socket-{number}")
-                await line.until("turn_end", lambda frame, turn=said["turn"]: frame["turn"] == turn)
+                await line.until("turn_end", partial(of_turn, said["turn"]))
     except CUT:
         return
+
+
+def of_turn(turn: object, frame: Frame) -> bool:
+    return bool(frame["turn"] == turn)
 
 
 async def lose_under_load(it: Finn, sessions: list[str], keep_going: Any) -> Notes:
@@ -264,3 +273,207 @@ def test_the_state_is_the_same_by_every_way(machines: Machines, s3: S3Server) ->
         it.kill()
         now = state(it.data)
         assert of(restored(it, folder / f"after-{origin}", "--at", str(now[0]))) == now
+
+
+# ---------------------------------------------------------------- one flipped bit
+
+
+@dataclass(frozen=True)
+class Past:
+    """A life that is over: its store, its session, and what was said in it."""
+
+    store: Path
+    session: str
+    said: list[str]
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Past:
+    folder = tmp_path_factory.mktemp("past")
+    machines, place = Machines(folder), Directory(folder)
+    it = machines.one(place)
+    session = lived(it)
+    it.kill()
+    it.start()  # so that the newest manifest is one that HINT does not name
+    said = texts(it, session)
+    it.kill()
+    return Past(place.folder, session, said)
+
+
+def copied(past: Past, folder: Path) -> Directory:
+    """The store of that life, to be damaged."""
+    place = Directory(folder)
+    shutil.copytree(past.store, place.folder, dirs_exist_ok=True)
+    return place
+
+
+def newest(place: Directory, kind: str) -> str:
+    return max(key for key in place.objects() if key.startswith(f"main/{kind}/") and not key.endswith("HINT"))
+
+
+def flip(place: Directory, key: str, rng: random.Random) -> str:
+    """One bit of the object is another one. Returns its key as finn tells it."""
+    data = bytearray(place.objects()[key])
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    place.put(key, bytes(data))
+    return key.removeprefix("main/")
+
+
+def lost(past: Past, found: list[str]) -> list[str]:
+    """What is not there any more: one run of what was said, and all the rest is there."""
+    count = len(past.said) - len(found)
+    at = next(n for n in range(len(found) + 1) if past.said[:n] + past.said[n + count :] == found)
+    return past.said[at : at + count]
+
+
+def test_a_flipped_bit_in_what_describes_the_log_is_told_and_costs_nothing(
+    machines: Machines, past: Past, seed: int
+) -> None:
+    rng, place = random.Random(seed), copied(past, machines.folder)
+    place.put("main/manifest/HINT", b"\x00")
+    flipped = [flip(place, newest(place, kind), rng) for kind in ("manifest", "snap", "seg")]
+    it = machines.one(place)
+    assert source(it)["observedValue"] == "store"
+    assert [key for key in flipped if key not in source(it)["output"]] == []
+    assert it.ask("GET", "/health").json["status"] == "warn"
+    assert texts(it, past.session) == past.said
+    assert it.say(past.session, "and on")["reply"] == "You said: and on"
+    assert (it.data / "workspace" / "by-hand.txt").read_text() == "a person wrote this"
+    assert it.stop() == 0
+    assert it.verify()["ok"]
+
+
+def test_a_flipped_bit_in_a_body_costs_that_body_alone_and_it_is_named(
+    machines: Machines, past: Past, seed: int
+) -> None:
+    rng, place = random.Random(seed), copied(past, machines.folder)
+    (blob,) = (key for key, data in place.objects().items() if "/blob/" in key and data == b"a person wrote this")
+    chunk = newest(place, "chunk")
+    flipped = [flip(place, key, rng) for key in (blob, chunk)]
+    proof = machines.one(place, start=False).command("verify", "--store", "--json")
+    assert proof.returncode == 1
+    assert [key for key in flipped if key not in " ".join(json.loads(proof.stdout)["store"]["problems"])] == []
+
+    it = machines.one(place)
+    assert source(it)["observedValue"] == "store"
+    assert 0 < len(lost(past, texts(it, past.session))) < len(past.said)
+    told = {name: one[0].get("output", "") for name, one in it.ask("GET", "/health").json["checks"].items()}
+    assert f"of {past.session}" in told["recovery:source"], "which records of which session"
+    assert "workspace/by-hand.txt" in told["files:leftOut"]
+    assert it.say(past.session, "and on")["reply"] == "You said: and on"
+
+
+def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they_are_named(
+    machines: Machines, past: Past, seed: int
+) -> None:
+    place = copied(past, machines.folder)
+    tail = (key for key, data in place.objects().items() if "/log/" in key and b'"text":"Kept: keep-1"' in data)
+    key = max(tail)
+    whole, flipped = place.objects()[key].decode(), flip(place, key, random.Random(seed))
+    it = machines.one(place)
+    told = source(it)
+    assert (told["observedValue"], told["status"]) == ("store", "warn")
+    assert flipped in told["output"]
+    assert [text for text in lost(past, texts(it, past.session)) if text not in whole] == []
+    assert it.say(past.session, "and on")["reply"] == "You said: and on"
+    assert it.stop() == 0
+    verdict = it.verify()
+    assert (verdict["ok"], len(verdict["gaps"])) == (True, 1), "a gap that is declared"
+
+
+# ---------------------------------------------------------------- a store that does not answer, and one that is empty
+
+
+def test_a_start_without_its_bucket_claims_nothing_there_and_catches_up_when_it_answers(
+    machines: Machines, s3: S3Server
+) -> None:
+    place = Bucket(s3)
+    it = machines.one(place)
+    session = it.new_session()
+    it.say(session, "in the bucket")
+    saved(it)
+    it.kill()
+    before = place.objects()
+    place.take_away()
+    it.start()
+    assert (source(it)["observedValue"], ready(it)) == ("local", "ok")
+    assert it.say(session, "on this disk")["reply"] == "You said: on this disk"
+    health = it.ask("GET", "/health").json
+    assert (health["status"], health["checks"]["store:lastError"][0]["status"]) == ("warn", "warn")
+    it.kill()
+    place.bring_back()
+    assert place.objects() == before, "nothing was claimed or overwritten"
+    it.start()
+    it.say(session, "and on")
+    saved(it)
+    said = texts(it, session)
+    lose(it)
+    it.start()
+    assert (source(it)["observedValue"], texts(it, session)) == ("store", said)
+
+
+def test_an_empty_disk_without_its_bucket_serves_no_prompt_and_comes_up_by_itself(
+    machines: Machines, s3: S3Server
+) -> None:
+    place = Bucket(s3)
+    it = machines.one(place)
+    session = it.new_session()
+    it.say(session, "keep-me")
+    saved(it)
+    lose(it)
+    place.take_away()
+    it.start()
+    for method, path in (("POST", f"/api/sessions/{session}/messages"), ("GET", "/api/sessions")):
+        asked = it.ask(method, path, {"text": "do you know me?"} if method == "POST" else None)
+        assert (asked.status, asked.code) == (503, "store_unavailable")
+    assert (ready(it), it.ask("GET", "/livez").status, it.ask("GET", "/").status) == ("starting", 200, 200)
+    assert it.ask("GET", "/health").json["status"] == "warn"
+    assert not (it.data / "grimoires" / "NOTES.md").exists(), "no template takes the place of what is not known"
+    it.restart()  # as an impatient supervisor would
+    assert ready(it) == "starting"
+    place.bring_back()
+    until(lambda: ready(it) == "ok")
+    assert source(it)["observedValue"] == "store"
+    assert "keep-me" in (it.data / "grimoires" / "NOTES.md").read_text()
+    assert it.say(session, "and on")["reply"] == "You said: and on"
+
+
+def test_an_emptied_bucket_gets_all_that_is_here_and_the_same_state(machines: Machines, s3: S3Server) -> None:
+    place = Bucket(s3)
+    it = machines.one(place)
+    session = lived(it)
+    said = texts(it, session)
+    it.kill()
+    place.empty()
+    it.start()
+    assert (source(it)["observedValue"], texts(it, session)) == ("local", said)
+    saved(it)
+    it.kill()
+    assert of(restored(it, machines.folder / "again", "--from", "store")) == state(it.data)
+
+
+# ---------------------------------------------------------------- by command, while it runs
+
+
+def test_a_copy_is_proven_and_rebuilt_elsewhere_while_finn_goes_on(machines: Machines, past: Past) -> None:
+    place, remote = copied(past, machines.folder), Remote(machines.folder)
+    it = machines.one(place, remote, FINN_ARCHIVE_INTERVAL="1s")
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: remote.seq >= seq)
+    saved(it)
+    proof = it.command("verify", "--store", "--json")
+    assert (proof.returncode, json.loads(proof.stdout)["store"]["ok"]) == (0, True)
+    for name in ("store", "git"):
+        told = restored(it, machines.folder / f"from-{name}", "--from", name)
+        assert (told["source"], told["problems"]) == (name, [])
+        other = machines.one(start=False, name=f"other-{name}")
+        shutil.move(machines.folder / f"from-{name}", other.data)
+        other.start()
+        assert texts(other, past.session) == past.said
+        assert (other.data / "workspace" / "by-hand.txt").read_text() == "a person wrote this"
+        assert other.say(past.session, "elsewhere")["reply"] == "You said: elsewhere"
+        assert other.verify()["ok"]
+    assert (ready(it), texts(it, past.session)) == ("ok", past.said)
+    assert it.say(past.session, "here")["reply"] == "You said: here"
+    saved(it)
+    assert it.command("verify", "--store").returncode == 0
