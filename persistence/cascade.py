@@ -34,7 +34,7 @@ from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
 from persistence.clock import Entropy
 from persistence.disk import Disk
-from persistence.errors import ArchiveError, Damaged, FinnError, Newer, NotFound, StoreError
+from persistence.errors import ArchiveError, Damaged, Newer, NotFound, SourceSilent, StoreError
 from persistence.fold import Fold
 from persistence.lock import Lock, hold
 from persistence.needs import floor
@@ -56,13 +56,6 @@ Local = Literal["absent", "sound"]
 Remote = Literal["off", "silent", "damaged", "empty", "here"] | Relation
 Act = Literal["keep", "extend", "restore", "part", "elsewhere", "wait"]
 Right = Literal["", "claim", "anew"]
-
-
-class SourceSilent(FinnError):
-    """Nothing is here, and a source that may hold everything does not answer. It is asked again; until then: wait."""
-
-    code = "store_unavailable"
-    retryable = True
 
 
 class Choice(NamedTuple):

@@ -22,6 +22,7 @@ FinnError
 ├── StoreError            the object store did not take or give what was asked
 │   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
 │   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+├── SourceSilent          nothing is here, and a copy that may hold everything does not answer
 ├── ArchiveError          git could not do what the archive needs
 │   ├── ArchiveUnreachable  the remote gives no answer: nothing is known of what it holds
 │   ├── ArchiveSlow       a command took longer than it was given, and was ended
@@ -177,6 +178,13 @@ class StoreRefused(StoreError):
     """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
 
     retryable = False
+
+
+class SourceSilent(FinnError):
+    """A start has no past yet and cannot know that there is none. It asks again, and takes no prompts until then."""
+
+    code = "store_unavailable"
+    retryable = True
 
 
 class ArchiveError(FinnError):

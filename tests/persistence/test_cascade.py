@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from persistence.cascade import DECISIONS, Choice, SourceSilent, decide
+from persistence.cascade import DECISIONS, Choice, decide
 from persistence.disk import SystemDisk
-from persistence.errors import Fenced, Locked, StorageError, StoreUnreachable
+from persistence.errors import Fenced, Locked, SourceSilent, StorageError, StoreUnreachable
 from persistence.lock import hold
 from persistence.recovery import verify
 from persistence.remote import look

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from persistence.cascade import SourceSilent
 from persistence.drill import drill_archive
+from persistence.errors import SourceSilent
 from persistence.git import Remote
 from persistence.replay import Paths
 from persistence.stores.memory import MemoryStore
