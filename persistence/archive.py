@@ -292,7 +292,7 @@ class Archive:
 
     # ------------------------------------------------------------ latest, restore
 
-    def latest(self, limit_s: float = REMOTE_S) -> State | None:
+    def latest(self) -> State | None:
         """The newest state that the archive has, here or at the remote; None where both are there and have none.
 
         Raises ArchiveUnreachable or ArchiveRefused where the remote cannot be asked and nothing is here.
@@ -302,7 +302,7 @@ class Archive:
         there: State | None = None
         if self._git.remote:
             try:
-                there = self._there(self._git.remote, limit_s)
+                there = self._there(self._git.remote)
             except (ArchiveError, Damaged, Newer) as error:
                 if here is None:
                     raise
@@ -334,9 +334,9 @@ class Archive:
             self._tell(str(error))
             return None
 
-    def _there(self, remote: Remote, limit_s: float) -> State | None:
+    def _there(self, remote: Remote) -> State | None:
         self._prepare()
-        commit = self._fetch(remote, limit_s)
+        commit = self._fetch(remote, REMOTE_S)
         return self._state(commit) if commit else None
 
     # ------------------------------------------------------------ the own folder

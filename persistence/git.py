@@ -224,7 +224,7 @@ class Answer(NamedTuple):
 class Git:
     """A bare repository of our own. One thread at a time; waits for the disk and the network."""
 
-    def __init__(self, disk: Disk, folder: Path, remote: Remote | None = None) -> None:
+    def __init__(self, disk: Disk, folder: Path, remote: Remote | None) -> None:
         self.folder = folder
         self.remote = remote
         self._disk = disk
@@ -264,20 +264,20 @@ class Git:
         text = error.decode(errors="replace")
         return Answer(status, out, self.remote.hide(text) if self.remote else text, late.is_set())
 
-    def ask(self, *args: str, feed: Iterable[bytes] = (), limit_s: float = LOCAL_S) -> bytes:
+    def ask(self, *args: str) -> bytes:
         """What git answers where it has to be able to. Raises ArchiveError, GitMissing."""
-        answer = self.run(*args, feed=feed, limit_s=limit_s)
+        answer = self.run(*args)
         if not answer.ok:
             raise failed(args[0], answer)
         return answer.out
 
-    def objects(self, names: Iterable[str], most: int = OBJECT_BYTES, limit_s: float = LOCAL_S) -> Iterator[bytes]:
+    def objects(self, names: Iterable[str], most: int = OBJECT_BYTES) -> Iterator[bytes]:
         """The bytes of the objects of these names, one after the other.
 
         Raises Damaged for one that is not there or has more than `most` bytes (which are not read), ArchiveError where
         git fails, GitMissing.
         """
-        with self._started(("cat-file", "--batch"), False, limit_s) as (process, _):
+        with self._started(("cat-file", "--batch"), False, LOCAL_S) as (process, _):
             assert process.stdin is not None and process.stdout is not None
             for name in names:
                 with suppress(BrokenPipeError):  # git ended early: then it answers nothing

@@ -124,11 +124,6 @@ class Replica:
         """Whether a state can be made of what is there, without this machine."""
         return self.manifest.complete
 
-    @property
-    def behind(self) -> int:
-        """How many records are durable here and not confirmed there."""
-        return max(0, self.source.durable - self.confirmed)
-
     def nonce(self) -> str:
         """A new mark for an own object."""
         return nonce(self._entropy)

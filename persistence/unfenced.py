@@ -68,14 +68,14 @@ def own(store: Store, writer: str) -> Store:
     return Unconditional(store, f"{PREFIX}{writer}")
 
 
-def survey(store: Store, *, clock: Clock, threads: int = 1) -> Survey:
+def survey(store: Store, *, clock: Clock) -> Survey:
     """Looks at every writer's replica. Raises StoreError: then none of them is known to be the best."""
     candidates: list[Candidate] = []
     problems: list[str] = []
     for writer in writers(store):
         place = own(store, writer)
         try:
-            tip = look(place, clock=clock, threads=threads)
+            tip = look(place, clock=clock, threads=1)
         except (Damaged, Newer) as error:
             problems.append(f"the replica of {writer} cannot be used: {error}")
             continue

@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
-from persistence.clock import Clock, Entropy, SystemClock, system_entropy
-from persistence.disk import FULL, TEMPORARY, Disk, SystemDisk, read_range, write_all
+from persistence.clock import Clock, SystemClock, system_entropy
+from persistence.disk import FULL, TEMPORARY, SystemDisk, read_range, write_all
 from persistence.errors import StoreError, StoreRefused, StoreUnreachable, UsageError
 from persistence.store import OBJECT_MAX, Access, Found, absent, checked_key, checked_prefix, is_key, taken, too_large
 
@@ -36,13 +36,10 @@ _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENOTDIR,
 class FileStore:
     """The objects below a folder that exists. Raises as the protocol says; waits for the disk."""
 
-    def __init__(
-        self, root: Path, *, clock: Clock | None = None, entropy: Entropy = system_entropy, disk: Disk | None = None
-    ) -> None:
+    def __init__(self, root: Path, *, clock: Clock | None = None) -> None:
         self._root = root
         self._clock = clock or SystemClock()
-        self._entropy = entropy
-        self._disk = disk or SystemDisk()
+        self._disk = SystemDisk()
         self._durable: set[str] = set()  # folders whose name this process has seen made durable
         self._lock = threading.Lock()
 
@@ -111,7 +108,7 @@ class FileStore:
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[tuple[int, str, str]]:
         """The open folder of the key, a temporary file in it that holds the bytes, durably, and the name to give it."""
-        temporary = f"{TEMPORARY}{self._entropy(8).hex()}"
+        temporary = f"{TEMPORARY}{system_entropy(8).hex()}"
         with self._folder(key, make=True) as (folder, name):
             try:
                 handle = os.open(temporary, _NEW, 0o600, dir_fd=folder)

@@ -360,7 +360,7 @@ except GitMissing as error:
 
 
 def test_git_that_goes_away_later_is_said_clearly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = Git(SystemDisk(), tmp_path / "git")
+    one = Git(SystemDisk(), tmp_path / "git", None)
     one.prepare()
     assert one.run("--version").ok
     tools = tmp_path / "bin"
