@@ -128,8 +128,9 @@ class Storage:
 
     async def stand_by(self) -> None:
         """Returns when the instance that has the agent has stopped cleanly, or is dead."""
-        writer, standing, failures = self._writer, standby.Standing(), 0
+        writer, standing, failures, wait_s = self._writer, standby.Standing(), 0, 0.0
         while not standing.may_act:
+            await writer.clock.sleep(wait_s)
             try:
                 standing = await self._asking.run(
                     standby.step, self._store(), standing, clock=writer.clock, entropy=writer.entropy
@@ -137,7 +138,7 @@ class Storage:
                 self._error, self._since, failures = "", None, 0
             except (FinnError, OSError) as error:
                 self._error, self._since, failures = str(error), self._since or writer.clock.now(), failures + 1
-            await writer.clock.sleep(max(standby.LOOK_S, pause_s(failures, writer.entropy) if failures else 0.0))
+            wait_s = max(standby.LOOK_S, pause_s(failures, writer.entropy) if failures else 0.0)
         self._fenced = False
 
     async def mark(self, epoch: int = 0) -> None:
