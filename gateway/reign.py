@@ -9,7 +9,7 @@ Nothing here is called on the event loop that waits for the store: that is done 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from gateway.copies import Tier
 from gateway.ground import Ground, Writer
@@ -185,8 +185,8 @@ class Reign:
         search = await self._filling.run(orphans.find, store, journal.whole(ORPHANS).done, journal.blobs)
         _tell(search.problems)
         for one in search.orphans:
-            count = await orphans.bring_in(journal, self._writer.disk, one)
-            log.warning("brought in %d records that another instance had kept back", count)
+            brought = await orphans.bring_in(journal, self._writer.disk, one)
+            log.warning("brought in %d records that another instance had kept back", brought)
         if journal.whole(ORPHANS).done:
             await self.replication.catch_up()
             await self._filling.run(orphans.clear, store, journal.whole(ORPHANS).done, self.replication.confirmed)
@@ -211,12 +211,24 @@ class Reign:
     async def _settle_in(self) -> None:
         """What a reign does once: it takes up what others kept back, and brings home what only the store has."""
         for step in (self.bring_orphans, self._fetch_home):
+            await self._until_done(step)
+
+    async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Takes a step again while the store does not answer. What else stands in its way is told, once."""
+        failures = 0
+        while True:
             try:
                 await step()
+                break
             except Fenced:
                 raise
+            except StoreError as error:
+                log.info("tried again: %s", error)
+                failures += 1
+                await self._writer.clock.sleep(pause_s(failures, self._writer.entropy))
             except (FinnError, OSError) as error:
-                log.warning("%s", error)  # orphans are looked for hourly, the rest comes when it is read
+                log.error("%s", error)  # orphans are looked for again within the hour, the rest when it is read
+                break
 
     async def _fetch_home(self) -> None:
         """What a chunk names is known once it is here, so it is looked again until nothing new is missing."""
