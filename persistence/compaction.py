@@ -16,10 +16,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from persistence import needs
+from persistence import needs, segment
 from persistence.disk import Disk, read
 from persistence.errors import Damaged, NotFound
-from persistence.frame import PREFIX_BYTES
 from persistence.layout import (
     Manifest,
     Seg,
@@ -32,6 +31,7 @@ from persistence.layout import (
     snap_key,
 )
 from persistence.replica import Frames, Laid, Replica
+from persistence.segment import Span
 from persistence.snapshot import DIGITS, listed
 from persistence.store import Store
 
@@ -39,22 +39,10 @@ TAIL_OBJECTS = 32  #: more small objects than this make a start slow: each costs
 SEG_BYTES = 10 << 20  #: where a segment is cut
 
 Breathe = Callable[[], None]  #: called between two calls to the store: what waits may go up first
+Tell = Callable[[str], None]  #: what could not be used, as a sentence
 
 
-Tell = Callable[[str], None]
-
-
-class Part(NamedTuple):
-    """A run of frames, wherever it came from."""
-
-    first: int
-    last: int
-    chain_in: str
-    chain_out: str
-    body: bytes
-
-
-Run = TypeVar("Run", Seg, Part)
+Piece = TypeVar("Piece", Seg, Span)
 
 
 @dataclass(frozen=True)
@@ -90,9 +78,9 @@ def settled(manifest: Manifest) -> int:
     return manifest.begins if manifest.snap else 0
 
 
-def above(runs: Iterable[Run], floor: int) -> tuple[Run, ...]:
+def above(pieces: Iterable[Piece], floor: int) -> tuple[Piece, ...]:
     """The segments, or parts of one to come, without those that lie wholly below the floor."""
-    return tuple(run for run in runs if run.last >= floor)
+    return tuple(piece for piece in pieces if piece.last >= floor)
 
 
 def split(segs: Sequence[Seg], size: int) -> tuple[tuple[Seg, ...], tuple[Seg, ...]]:
@@ -108,9 +96,9 @@ def split(segs: Sequence[Seg], size: int) -> tuple[tuple[Seg, ...], tuple[Seg, .
     return tuple(segs[:stay]), tuple(segs[stay:])
 
 
-def packed(parts: Iterable[Part]) -> tuple[Part, ...]:
+def packed(parts: Iterable[Span]) -> tuple[Span, ...]:
     """The parts put together, in order, cut where a segment would grow beyond SEG_BYTES."""
-    runs: list[list[Part]] = []
+    runs: list[list[Span]] = []
     size = 0
     for part in parts:
         if not runs or size + len(part.body) > SEG_BYTES:
@@ -119,46 +107,9 @@ def packed(parts: Iterable[Part]) -> tuple[Part, ...]:
         runs[-1].append(part)
         size += len(part.body)
     return tuple(
-        Part(run[0].first, run[-1].last, run[0].chain_in, run[-1].chain_out, b"".join(one.body for one in run))
+        Span(run[0].first, run[-1].last, run[0].chain_in, run[-1].chain_out, b"".join(one.body for one in run))
         for run in runs
     )
-
-
-def until(part: Part, last: int) -> Part:
-    """The part without the records after `last`."""
-    if part.last <= last:
-        return part
-    end, chain = 0, part.chain_in
-    for at, stop in _frames(part.body):
-        if _seq(part.body, at) > last:
-            break
-        end, chain = stop, part.body[at + 18 : at + 82].decode()
-    return Part(part.first, last, part.chain_in, chain, part.body[:end])
-
-
-def digest_at(body: bytes, seq: int) -> str | None:
-    """The digest of the record `seq`, where these frames hold it."""
-    line = b' {"seq":%d,' % seq
-    at = body.find(line)
-    while at >= 0:
-        start = at + 1 - PREFIX_BYTES
-        if start == 0 or (start > 0 and body[start - 1 : start] == b"\n"):
-            return body[at - 64 : at].decode()
-        at = body.find(line, at + 1)  # it stood in a text
-    return None
-
-
-def _frames(body: bytes) -> Iterable[tuple[int, int]]:
-    at = 0
-    while at < len(body):
-        stop = at + PREFIX_BYTES + int(body[at : at + 8], 16) + 1
-        yield at, stop
-        at = stop
-
-
-def _seq(body: bytes, at: int) -> int:
-    start = at + PREFIX_BYTES + len(b'{"seq":')
-    return int(body[start : body.index(b",", start)])
 
 
 # ---------------------------------------------------------------- effects
@@ -228,7 +179,7 @@ class _End(NamedTuple):
     chain: str
 
 
-def _tail(replica: Replica, last: int, tell: Tell, breathe: Breathe) -> Iterator[Part]:
+def _tail(replica: Replica, last: int, tell: Tell, breathe: Breathe) -> Iterator[Span]:
     """The records of the tail as the store has them; from the local log where it does not have them any more."""
     expected = replica.manifest.log_seq + 1
     for laid in replica.tail:
@@ -239,14 +190,14 @@ def _tail(replica: Replica, last: int, tell: Tell, breathe: Breathe) -> Iterator
             expected = header.last + 1
 
 
-def _read(replica: Replica, laid: Laid, tell: Tell, breathe: Breathe) -> Iterable[Part]:
+def _read(replica: Replica, laid: Laid, tell: Tell, breathe: Breathe) -> Iterable[Span]:
     header, key = laid.header, log_key(laid.header.n)
     breathe()
     data = _proven(replica.store, key, laid.sha256)
     if data is None:
         tell(f"{key} is damaged or gone in the store; its records come from the local log")
         return _logged(replica.source, header.first, header.last, tell)
-    return (Part(header.first, header.last, header.chain_in, header.chain_out, decode_object(data, key).body),)
+    return (Span(header.first, header.last, header.chain_in, header.chain_out, decode_object(data, key).body),)
 
 
 def _proven(store: Store, key: str, sha: str) -> bytes | None:
@@ -258,7 +209,7 @@ def _proven(store: Store, key: str, sha: str) -> bytes | None:
     return data if sha256(data).hexdigest() == sha else None
 
 
-def _logged(source: Frames, first: int, last: int, tell: Tell) -> Iterator[Part]:
+def _logged(source: Frames, first: int, last: int, tell: Tell) -> Iterator[Span]:
     """What the local log has of the records first..last. What it has not is a gap that was told when it was found."""
     while first <= last:
         try:
@@ -267,20 +218,21 @@ def _logged(source: Frames, first: int, last: int, tell: Tell) -> Iterator[Part]
             tell(f"records {first}-{last} are not in the store and not in the local log: {error}")
             return
         if run.first <= last:
-            yield until(Part(run.first, run.last, run.chain_in, run.chain_out, run.body), last)
+            span = Span(run.first, run.last, run.chain_in, run.chain_out, run.body)
+            yield segment.until(span, last, "the local log")
         first = run.last + 1
 
 
-def _seg(replica: Replica, seg: Seg, tell: Tell, breathe: Breathe) -> Iterable[Part]:
+def _seg(replica: Replica, seg: Seg, tell: Tell, breathe: Breathe) -> Iterable[Span]:
     breathe()
     body = _proven(replica.store, seg.key, seg.sha256)
     if body is None:
         tell(f"{seg.key} is damaged or gone in the store; its records come from the local log")
         return _logged(replica.source, seg.first, seg.last, tell)
-    return (Part(seg.first, seg.last, seg.chain_in, seg.chain_out, body),)
+    return (Span(seg.first, seg.last, seg.chain_in, seg.chain_out, body),)
 
 
-def _put_seg(store: Store, part: Part, breathe: Breathe) -> Seg:
+def _put_seg(store: Store, part: Span, breathe: Breathe) -> Seg:
     breathe()
     sha = sha256(part.body).hexdigest()
     key = seg_key(part.first, sha)
@@ -291,12 +243,12 @@ def _put_seg(store: Store, part: Part, breathe: Breathe) -> Seg:
 # ---------------------------------------------------------------- the snapshot
 
 
-def _newer(taken: Snapped, snap: Snap | None, confirmed: int, parts: Sequence[Part]) -> bool:
+def _newer(taken: Snapped, snap: Snap | None, confirmed: int, parts: Sequence[Span]) -> bool:
     """Whether the snapshot is of this log, wholly in the store, and newer than the one there."""
     if taken.seq > confirmed or (snap and taken.seq <= snap.seq):
         return False
     holding = next((part for part in parts if part.first <= taken.seq <= part.last), None)
-    return holding is None or digest_at(holding.body, taken.seq) == taken.chain
+    return holding is None or segment.digests(holding.body).get(taken.seq) == taken.chain
 
 
 def _put_snap(store: Store, taken: Snapped) -> Snap:

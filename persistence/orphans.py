@@ -37,7 +37,6 @@ from persistence.events import (
     seq_of,
 )
 from persistence.fold import Fold
-from persistence.frame import PREFIX_BYTES, encode
 from persistence.journal import Journal
 from persistence.layout import (
     NOTHING,
@@ -49,6 +48,7 @@ from persistence.layout import (
     orphan_key,
 )
 from persistence.runs import Run
+from persistence.segment import frames
 from persistence.store import Found, Store
 
 OBJECT_MAX = 16 << 20  #: bytes of an orphan object that is read; a writer's own are far smaller
@@ -199,28 +199,15 @@ def _records(
     header = one.header
     if (header.epoch, header.writer, header.first) != (int(match[1]), match[2], int(match[3])):
         raise Damaged(f"{key} holds what another name should")
-    for line, checksum in _lines(one.body, header.chain_in, key):
-        for sha in named_blobs(line):
+    for seq, found in enumerate(frames(one.body, header.first, header.chain_in, key), header.first):
+        if found.seq != seq:
+            raise Damaged(f"{key} has a record that does not follow the one before it")
+        for sha in named_blobs(found.line):
             _fetch(store, sha, blobs)
-        record = decode(line, checksum, blobs, tell)
+        record = decode(found.line, found.digest.hex(), blobs, tell)
         if record.stream is not None and not _STREAM.fullmatch(record.stream):
             raise Damaged(f"{key} has a record of {record.stream[:80]!r}, which is no session")
         yield record
-
-
-def _lines(body: bytes, chain_in: str, key: str) -> Iterator[tuple[bytes, str]]:
-    """The records of these frames, each with its checksum. What comes before the first is known or is not."""
-    at, chain = 0, bytes.fromhex(chain_in)
-    while at < len(body):
-        end = at + PREFIX_BYTES + int(body[at : at + 8], 16) + 1
-        line = body[at + PREFIX_BYTES : end - 1]
-        frame, digest = encode(line, chain)
-        if frame != body[at:end]:
-            if at or chain_in:
-                raise Damaged(f"{key} has a record that does not follow the one before it")
-            digest = bytes.fromhex(body[at + 18 : at + 82].decode())
-        yield line, digest.hex()
-        at, chain = end, digest
 
 
 def _fetch(store: Store, sha: str, blobs: Blobs) -> None:

@@ -23,18 +23,14 @@ from persistence.layout import LogObject, Seg
 from persistence.remote import Tip
 from persistence.restoration import opened_snapshot, verified
 from persistence.scan import segment_name, segments
+from persistence.segment import digests
 from persistence.store import Store
 from persistence.streams import REIGNS, STREAMS
 from persistence.wal import Head
 
 Relation = Literal["same", "ahead", "behind", "beyond", "diverged", "unrelated"]
 
-_RECORD = re.compile(rb'^[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{"seq":(\d+),', re.MULTILINE)
-_HEADER = re.compile(rb'^.{83}\{"segment":\d+,"base_seq":(\d+),"base_sha":"([0-9a-f]{64})"')
-
 _PLACE = re.compile(rb' \{"seq":(\d+),"id":"[^"]*","ts":\d+,"epoch":(\d+),"d":\d+,"stream":(?:null|"([^"]*)")')
-
-Digests = dict[int, str]  #: by seq, after that record
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +72,6 @@ def digest_at(disk: Disk, wal: Path, seq: int) -> str | None:
     return found
 
 
-def digests(data: bytes) -> Digests:
-    """What the frames in these bytes say of themselves; the bytes are proven already."""
-    found = {int(one[2]): one[1].decode() for one in _RECORD.finditer(data)}
-    header = _HEADER.match(data)
-    return {int(header[1]) - 1: header[2].decode(), **found} if header else found
-
-
 def _in_store(store: Store, tip: Tip, seq: int) -> str | None:
     """The store's digest after a record, None where it does not say."""
     manifest = tip.manifest
@@ -92,7 +81,7 @@ def _in_store(store: Store, tip: Tip, seq: int) -> str | None:
         return manifest.segs[0].chain_in
     for span in _backwards(tip):
         if span.first <= seq <= span.last:
-            return span.digests(store).get(seq)
+            return digests(span.body(store)).get(seq)
     return None
 
 
@@ -138,11 +127,12 @@ def _texts(disk: Disk, wal: Path) -> list[bytes]:
 
 def _common(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     """The last record that both have, searched for from the end; 0 where there is none."""
-    local: Digests = {}
+    local: dict[int, str] = {}
     for text in _texts(disk, wal):
         local |= digests(text)
     for span in _backwards(tip):
-        shared = [seq for seq, digest in span.digests(store).items() if seq and local.get(seq) == digest]
+        there = {span.first - 1: span.chain_in, **digests(span.body(store))}
+        shared = [seq for seq, digest in there.items() if seq and local.get(seq) == digest]
         if shared:
             return max(shared)
     manifest, snap = tip.manifest, tip.manifest.snap
@@ -161,9 +151,6 @@ class _Run(NamedTuple):
     def body(self, store: Store) -> bytes:
         one = self.of
         return one.body if isinstance(one, LogObject) else verified(store, one.key, one.sha256, one.bytes)
-
-    def digests(self, store: Store) -> Digests:
-        return {self.first - 1: self.chain_in, **digests(self.body(store))}
 
 
 def _backwards(tip: Tip) -> Iterator[_Run]:

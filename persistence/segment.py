@@ -6,6 +6,7 @@ What the log itself writes and what is written here are told apart by nothing: `
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from persistence.frame import GENESIS, PREFIX_BYTES, encode, framed
 from persistence.wal import FORMAT
 
 NOTHING = GENESIS.hex()  #: the digest before the first record
+
+_RECORD = re.compile(rb'^[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{"seq":(\d+),', re.MULTILINE)
+_HEADER = re.compile(rb'^.{83}\{"segment":\d+,"base_seq":(\d+),"base_sha":"([0-9a-f]{64})"')
 
 
 class Span(NamedTuple):
@@ -63,6 +67,13 @@ def frames(body: bytes, first: int, chain_in: str, name: str) -> Iterator[Framed
             at, seq, digest = at + len(frame), number, follows
     except ValueError as error:
         raise Damaged(f"{name} is not a run of records: {error}", hint="run finn verify --store") from error
+
+
+def digests(data: bytes) -> dict[int, str]:
+    """The digest after each record, by its seq, as these frames say it; they are proven already."""
+    found = {int(one[2]): one[1].decode() for one in _RECORD.finditer(data)}
+    header = _HEADER.match(data)
+    return {int(header[1]) - 1: header[2].decode(), **found} if header else found
 
 
 def proven(

@@ -16,22 +16,20 @@ from persistence.claim import Start
 from persistence.clock import FakeClock
 from persistence.compaction import (
     SEG_BYTES,
-    Part,
     above,
     compact,
-    digest_at,
     due,
     newest,
     packed,
     settled,
     split,
-    until,
 )
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, StoreError, StoreUnreachable
 from persistence.layout import NOTHING, Seg, blob_key, chunk_key, log_key, seg_key
 from persistence.replica import Replica
 from persistence.restoration import restore
+from persistence.segment import Span, digests
 from persistence.snapshot import path_of
 from persistence.stores.memory import MemoryStore
 from tests.conftest import count
@@ -47,8 +45,8 @@ def seg(size: int, first: int = 1, last: int = 1) -> Seg:
     return Seg(seg_key(first, NOTHING), NOTHING, size, first, last, NOTHING, NOTHING)
 
 
-def part(records: Records, first: int, last: int) -> Part:
-    return Part(first, last, records.chain(first - 1), records.chain(last), records.span(first, last))
+def part(records: Records, first: int, last: int) -> Span:
+    return Span(first, last, records.chain(first - 1), records.chain(last), records.span(first, last))
 
 
 def test_a_tail_is_due_at_32_objects_or_10_megabytes() -> None:
@@ -97,18 +95,11 @@ def test_parts_are_put_together_in_order_and_cut_at_the_limit(sizes: list[int], 
     ]
 
 
-@pytest.mark.parametrize("last", [1, 2, 3, 9])
-def test_a_part_is_cut_behind_a_record(last: int) -> None:
-    records = Records()
-    records.say("a", "bb", "ccc")
-    assert until(part(records, 1, 3), last) == part(records, 1, min(last, 3))
-
-
 def test_the_digest_of_a_record_is_found_in_its_frames_and_not_in_a_text() -> None:
     records = Records()
     records.say("a", ' {"seq":1,', ' {"seq":3,')
     body = records.span(2, 3)
-    assert [digest_at(body, seq) for seq in (1, 2, 3)] == [None, records.chain(2), records.chain(3)]
+    assert digests(body) == {2: records.chain(2), 3: records.chain(3)}
 
 
 # ---------------------------------------------------------------- one compaction

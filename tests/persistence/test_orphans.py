@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from persistence import orphans
-from persistence.compaction import digest_at
 from persistence.disk import SystemDisk
 from persistence.errors import StorageFailed, StoreError, StoreUnreachable
 from persistence.events import (
@@ -26,6 +25,7 @@ from persistence.journal import Journal
 from persistence.layout import blob_key, bytes_of, decode_object, encode_object
 from persistence.orphans import ORPHANS, Orphans, bring_in, clear, find, keep
 from persistence.runs import Run
+from persistence.segment import digests
 from persistence.stores.memory import MemoryStore
 from persistence.upcast import as_said
 from tests.persistence.journals import LEDGER, STREAM, answer, checkpoint, commit, ended, killed, opened, prompt, say
@@ -85,7 +85,7 @@ async def parted(tmp_path: Path, *said: Event, stream: str = STREAM) -> AsyncIte
 
 def frame_of(pair: Parted, record: Record) -> str | None:
     """The checksum that the log of the fenced writer has for its record."""
-    return next(found for run in pair.runs() if (found := digest_at(run.body, record.seq)))
+    return next(found for run in pair.runs() if (found := digests(run.body).get(record.seq)))
 
 
 def said(record: Record) -> Any:
