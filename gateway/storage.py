@@ -136,6 +136,8 @@ class Storage:
                     standby.step, self._store(), standing, clock=writer.clock, entropy=writer.entropy
                 )
                 self._error, self._since, failures = "", None, 0
+                if standing.may_act:
+                    break
             except (FinnError, OSError) as error:
                 self._error, self._since, failures = str(error), self._since or writer.clock.now(), failures + 1
             wait_s = max(standby.LOOK_S, pause_s(failures, writer.entropy) if failures else 0.0)
