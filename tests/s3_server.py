@@ -62,7 +62,7 @@ class S3Server:
         name = name or f"bucket-{next(_numbers):04d}"
         connection = HTTPConnection("127.0.0.1", self._port, timeout=10)
         try:
-            connection.request("PUT", f"/{name}", headers={"Authorization": _authorization()})
+            connection.request("PUT", f"/{name}", headers={"Authorization": authorization()})
             assert connection.getresponse().status == 200
         finally:
             connection.close()
@@ -114,7 +114,7 @@ def _handling() -> Any:
     return Kept
 
 
-def _authorization() -> str:
+def authorization() -> str:
     """moto looks at the service's name in it and at nothing else."""
     return f"AWS4-HMAC-SHA256 Credential={KEY_ID}/20261121/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 

@@ -15,7 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.benchmarks import append, archive, reopen, replay, sockets, start, tokens, turns
+from tests.benchmarks import (
+    append,
+    archive,
+    confirmed,
+    livez,
+    puts,
+    reopen,
+    replay,
+    restore,
+    sockets,
+    start,
+    tail,
+    tokens,
+    turns,
+)
 from tests.benchmarks.rounds import Measured, table
 
 ROWS: Mapping[str, Callable[[Path, bool], Iterator[Measured]]] = {
@@ -27,6 +41,11 @@ ROWS: Mapping[str, Callable[[Path, bool], Iterator[Measured]]] = {
     "socket": sockets.measure,
     "replay": replay.measure,
     "archive": archive.measure,
+    "tail": tail.measure,
+    "restore": restore.measure,
+    "confirmed": confirmed.measure,
+    "puts": puts.measure,
+    "livez": livez.measure,
 }
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- scripts/bench writes from here -->", "<!-- to here -->"

@@ -10,19 +10,25 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from tests.benchmarks import history
 from tests.benchmarks.processes import Http, Line, Process, finn, free_port, run, token
 from tests.benchmarks.rounds import Goal, Measured, Round
 
+Turn = Sequence[Sequence[Mapping[str, Any]]]  #: what the model says to each request of a turn
+
 SIZES = (20, 200, 10_000)
 USAGE = {"usage": {"input": 20_000, "output": 100}}  # a quarter of a token a character, so that the window is real
-SCRIPT = ([{"tool": "read", "args": {"path": "today.md"}}, USAGE], [{"text": "Three things are on the list."}, USAGE])
+SCRIPT: Turn = (
+    [{"tool": "read", "args": {"path": "today.md"}}, USAGE],
+    [{"text": "Three things are on the list."}, USAGE],
+)
 MODEL = {"FINN_MODEL": "openai:bench"}
 ROOT = Path(__file__).parent.parent.parent
 
@@ -70,10 +76,10 @@ class ModelServer:
 
 
 @contextmanager
-def model_server(folder: Path, rounds: int) -> Iterator[ModelServer]:
+def model_server(folder: Path, rounds: int, turn: Turn = SCRIPT) -> Iterator[ModelServer]:
     """tests/model_server.py in a process of its own, which plays the turn again and again."""
     script, log, port = folder / "script.json", folder / "asked.jsonl", free_port()
-    script.write_text(json.dumps(SCRIPT * rounds))
+    script.write_text(json.dumps(list(turn) * rounds))
     command = (sys.executable, "-m", "tests.model_server", "--port", str(port), "--script", script, "--log", log)
     with run(command, port, folder, {"PYTHONPATH": str(ROOT)}) as process:
         process.listens()
