@@ -26,7 +26,7 @@ from persistence.store import Store
 
 PATIENCE_S = 300.0  #: of silence after a knock
 ASK_S = 60.0  #: between a sign of life and the next knock
-LOOK_S = 1.0  #: between two looks
+LOOK_S = 0.5  #: between two looks: a successor is to be there within a second
 STRIDE_S = 5.0  #: the most that counts between two looks: longer, and the standby was not looking
 MARK = "fenced.json"
 NONCE_BYTES = 16
