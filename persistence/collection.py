@@ -11,10 +11,10 @@ manifest before it trusts its own success. A day is measured by the store's own 
 the newest manifest. Whoever cannot be sure what is needed (a kept object that cannot be read) deletes no bodies.
 """
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
+from typing import Literal
 
 from persistence import needs
 from persistence.clock import Clock, Entropy
@@ -26,9 +26,11 @@ from persistence.layout import (
     Manifest,
     chunk_key,
     decode_manifest,
+    digest,
     encode_hint,
     log_key,
     manifest_key,
+    number,
 )
 from persistence.replica import Replica
 from persistence.store import Found, Store
@@ -38,9 +40,6 @@ AGE_S = 24 * 3600.0  #: what is younger is not collected, whatever it is
 EVERY_S = 24 * 3600.0  #: how often it is looked for
 LISTED = 20_000  #: names looked at below one prefix in one run; the next begins elsewhere
 PROVEN_S = 10.0  #: after so long it is proven again that the log is ours
-
-_NUMBERED = {"log": re.compile(r"log/(\d{16})\.wal"), "manifest": re.compile(r"manifest/(\d{12})\.json")}
-_HASHED = {"chunk": re.compile(r"chunk/([0-9a-f]{64})"), "blob": re.compile(r"blob/([0-9a-f]{64})")}
 
 Mentions = MutableMapping[str, frozenset[str]]  #: what a chunk mentions, by its name; a chunk never changes
 
@@ -70,18 +69,6 @@ def boundary(newest_first: Sequence[Manifest]) -> int:
 def old(found: Found, now: float) -> bool:
     """Whether the object is old enough to go; `now` is of the store's clock."""
     return now - found.modified > AGE_S
-
-
-def number(key: str, kind: str) -> int | None:
-    """The number in a name; None where it is no name of that kind, and no business of ours."""
-    match = _NUMBERED[kind].fullmatch(key)
-    return int(match[1]) if match else None
-
-
-def digest(key: str, kind: str) -> str | None:
-    """The hash in a name; None as above."""
-    match = _HASHED[kind].fullmatch(key)
-    return match[1] if match else None
 
 
 def named(manifests: Iterable[Manifest]) -> frozenset[str]:
@@ -156,7 +143,7 @@ class _Sweep:
 
     # ------------------------------------------------------------ what may go
 
-    def _numbered(self, kind: str, before: str) -> Iterator[Found]:
+    def _numbered(self, kind: Literal["log", "manifest"], before: str) -> Iterator[Found]:
         """The old objects of a numbered kind with a name before that one."""
         self._breathe()
         found = takewhile(lambda one: one.key < before, self._store.list(f"{kind}/"))
@@ -167,7 +154,7 @@ class _Sweep:
             self._breathe()
             yield from self._store.list(prefix)
 
-    def _some(self, kind: str) -> Iterator[Found]:
+    def _some(self, kind: Literal["chunk", "blob"]) -> Iterator[Found]:
         """The objects of a hashed kind; where there are very many, some of them, and others the next time."""
         self._breathe()
         start = f"{kind}/{self._entropy(32).hex()}"
@@ -188,7 +175,7 @@ class _Sweep:
         except (Damaged, NotFound) as error:
             self._problems.append(f"no chunk or blob was collected, for what is needed cannot be read: {error}")
 
-    def _unmentioned(self, kind: str, mentioned: Collection[str]) -> Iterator[Found]:
+    def _unmentioned(self, kind: Literal["chunk", "blob"], mentioned: Collection[str]) -> Iterator[Found]:
         for found in self._old(self._some(kind)):
             sha = digest(found.key, kind)
             if sha is not None and sha not in mentioned:

@@ -20,7 +20,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from persistence.errors import Damaged, Newer
 from persistence.events import Json
@@ -42,6 +42,9 @@ _HASHES = {
 }
 _HASH = re.compile(r"[0-9a-f]{64}")
 _WRITER = re.compile(r"[0-9A-Za-z_-]{1,64}")  # it is part of a key
+_NUMBERED = {"log": re.compile(r"log/([0-9]{16})\.wal"), "manifest": re.compile(r"manifest/([0-9]{12})\.json")}
+_NAMED = {kind: re.compile(rf"{kind}/({_HASH.pattern})") for kind in ("chunk", "blob")}
+_ORPHAN = re.compile(rf"orphans/([0-9]{{1,15}})-({_WRITER.pattern})/([0-9]{{16}})\.wal")
 
 
 def log_key(n: int) -> str:
@@ -70,6 +73,24 @@ def blob_key(sha: str) -> str:
 
 def orphan_key(epoch: int, writer: str, first: int) -> str:
     return f"orphans/{epoch}-{writer}/{first:016d}.wal"
+
+
+def number(key: str, kind: Literal["log", "manifest"]) -> int | None:
+    """The number in a key of that kind; None where it is no such key, and no business of ours."""
+    match = _NUMBERED[kind].fullmatch(key)
+    return int(match[1]) if match else None
+
+
+def digest(key: str, kind: Literal["chunk", "blob"]) -> str | None:
+    """The hash in a key of that kind; None as above."""
+    match = _NAMED[kind].fullmatch(key)
+    return match[1] if match else None
+
+
+def orphan(key: str) -> tuple[int, str, int] | None:
+    """The epoch, the writer and the first seq in the key of an object of orphans; None as above."""
+    match = _ORPHAN.fullmatch(key)
+    return (int(match[1]), match[2], int(match[3])) if match else None
 
 
 @dataclass(frozen=True, slots=True)

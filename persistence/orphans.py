@@ -45,6 +45,7 @@ from persistence.layout import (
     bytes_of,
     decode_object,
     encode_object,
+    orphan,
     orphan_key,
 )
 from persistence.runs import Run
@@ -62,7 +63,6 @@ BOOKKEEPING = frozenset(
 )
 
 _STREAM = re.compile(r"[0-9A-Za-z]{1,64}")  # it becomes the name of a file
-_KEY = re.compile(r"orphans/(\d{1,15})-([0-9A-Za-z_-]{1,64})/(\d{16})\.wal")
 
 
 # ---------------------------------------------------------------- what has come in
@@ -161,17 +161,17 @@ def find(store: Store, done: Mapping[str, int], blobs: Blobs) -> Search:
     problems: list[str] = []
     size = 0
     for listed in sorted(islice(store.list("orphans/"), FOUND_MAX), key=_age):
-        match = _KEY.fullmatch(listed.key)
+        place = orphan(listed.key)
         if listed.key in done:
             continue
-        if match is None or listed.bytes > OBJECT_MAX:
+        if place is None or listed.bytes > OBJECT_MAX:
             problems.append(f"{listed.key} is no object of orphans and is left alone")
             continue
         size += listed.bytes
         if size > FOUND_BYTES:
             break
         try:
-            found.append(Orphans(listed.key, tuple(_records(store, listed.key, match, blobs, problems.append))))
+            found.append(Orphans(listed.key, tuple(_records(store, listed.key, place, blobs, problems.append))))
         except NotFound:
             continue  # another brought it in
         except (Damaged, ValueError, KeyError, TypeError) as error:
@@ -188,16 +188,16 @@ def clear(store: Store, done: Mapping[str, int], confirmed: int) -> int:
 
 
 def _age(listed: Found) -> tuple[int, str]:
-    match = _KEY.fullmatch(listed.key)
-    return (int(match[1]) if match else 0, listed.key)
+    place = orphan(listed.key)
+    return (place[0] if place else 0, listed.key)
 
 
 def _records(
-    store: Store, key: str, match: re.Match[str], blobs: Blobs, tell: Callable[[str], None]
+    store: Store, key: str, place: tuple[int, str, int], blobs: Blobs, tell: Callable[[str], None]
 ) -> Iterator[Record]:
     one = decode_object(store.get(key, 0, OBJECT_MAX), key)
     header = one.header
-    if (header.epoch, header.writer, header.first) != (int(match[1]), match[2], int(match[3])):
+    if (header.epoch, header.writer, header.first) != place:
         raise Damaged(f"{key} holds what another name should")
     for seq, found in enumerate(frames(one.body, header.first, header.chain_in, key), header.first):
         if found.seq != seq:

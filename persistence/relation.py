@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from persistence.disk import Disk, read, refused
-from persistence.layout import LogObject, Seg
+from persistence.layout import LogObject
 from persistence.remote import Tip
-from persistence.restoration import opened_snapshot, verified
+from persistence.restoration import Piece, opened_snapshot, verified
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
 from persistence.store import Store
@@ -79,9 +79,9 @@ def _in_store(store: Store, tip: Tip, seq: int) -> str | None:
         return manifest.log_chain
     if seq == manifest.begins - 1:
         return manifest.segs[0].chain_in
-    for span in _backwards(tip):
-        if span.first <= seq <= span.last:
-            return digests(span.body(store)).get(seq)
+    for piece in _backwards(tip):
+        if piece.first <= seq <= piece.last:
+            return digests(_body(store, piece)).get(seq)
     return None
 
 
@@ -95,9 +95,9 @@ def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     if not {one.stream for one in local} & set(snapshot.folds.get(STREAMS.name, {}).get("state", {})):
         return 0
     firsts = {one["epoch"]: one["first_seq"] for one in snapshot.folds[REIGNS.name]["state"]["reigns"]}
-    later = [one for run in reversed(list(_backwards(tip))) for one in _marks([run.body(store)]) if one.seq > snap.seq]
-    for one in later:
-        firsts.setdefault(one.epoch, one.seq)
+    for one in _marks(_body(store, piece) for piece in reversed(list(_backwards(tip)))):
+        if one.seq > snap.seq:
+            firsts.setdefault(one.epoch, one.seq)
 
     def reached(epoch: int) -> int:
         return min((first - 1 for other, first in firsts.items() if other > epoch), default=tip.seq)
@@ -130,8 +130,8 @@ def _common(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     local: dict[int, str] = {}
     for text in _texts(disk, wal):
         local |= digests(text)
-    for span in _backwards(tip):
-        there = {span.first - 1: span.chain_in, **digests(span.body(store))}
+    for piece in _backwards(tip):
+        there = {piece.first - 1: piece.chain_in, **digests(_body(store, piece))}
         shared = [seq for seq, digest in there.items() if seq and local.get(seq) == digest]
         if shared:
             return max(shared)
@@ -140,22 +140,15 @@ def _common(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     return max((seq for seq, digest in known.items() if seq and local.get(seq) == digest), default=0)
 
 
-class _Run(NamedTuple):
-    """Records `first`..`last` in the store, in an object that was read, or in one that can be."""
-
-    first: int
-    last: int
-    chain_in: str
-    of: LogObject | Seg
-
-    def body(self, store: Store) -> bytes:
-        one = self.of
-        return one.body if isinstance(one, LogObject) else verified(store, one.key, one.sha256, one.bytes)
-
-
-def _backwards(tip: Tip) -> Iterator[_Run]:
+def _backwards(tip: Tip) -> Iterator[Piece]:
     """What the store has of the log, newest first."""
     for one in reversed(tip.tail):
-        yield _Run(one.header.first, one.header.last, one.header.chain_in, one)
+        yield Piece(one.header.first, one.header.last, one.header.chain_in, one)
     for seg in reversed(tip.manifest.segs):
-        yield _Run(seg.first, seg.last, seg.chain_in, seg)
+        yield Piece(seg.first, seg.last, seg.chain_in, seg)
+
+
+def _body(store: Store, piece: Piece) -> bytes:
+    """Its frames. Raises Damaged, StoreError."""
+    one = piece.of
+    return one.body if isinstance(one, LogObject) else verified(store, one.key, one.sha256, one.bytes)

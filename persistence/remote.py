@@ -33,6 +33,7 @@ from persistence.layout import (
     decode_object,
     log_key,
     manifest_key,
+    number,
 )
 from persistence.store import Store
 
@@ -163,7 +164,7 @@ def _read(store: Store, m: int) -> _Begin | None:
 
 def _listed(store: Store) -> _Begin | None:
     """The newest sound manifest of the listing, or None where there never was one."""
-    numbers = [int(name) for one in store.list("manifest/") if (name := _number(one.key))]
+    numbers = [m for one in store.list("manifest/") if (m := number(one.key, "manifest")) is not None]
     problems: list[str] = []
     for m in reversed(numbers):
         manifest = _manifest(store, m)
@@ -186,12 +187,6 @@ def _first(store: Store) -> _Begin | None:
     if log:
         raise Damaged(f"{store.url} holds a log, but no manifest", hint=PROVE)
     return None
-
-
-def _number(key: str) -> str:
-    """The digits of a manifest's key; empty for HINT and for what does not belong here."""
-    digits = key.removeprefix("manifest/").removesuffix(".json")
-    return digits if digits.isascii() and digits.isdecimal() and manifest_key(int(digits)) == key else ""
 
 
 def _manifest(store: Store, m: int) -> Manifest | str | None:

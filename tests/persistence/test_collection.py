@@ -78,16 +78,6 @@ def test_the_boundary_is_where_the_oldest_manifest_begins_that_will_still_be_kep
     assert boundary(kept) == kept[-2].log_from < kept[0].log_from
 
 
-def test_names_of_other_shapes_are_nobodys_and_stay() -> None:
-    strangers = ("log/1.wal", "log/notes.txt", "manifest/HINT", "chunk/abc", "blob/" + "g" * 64)
-    kinds = ("log", "log", "manifest", "chunk", "blob")
-    found = [
-        (collection.number if kind in ("log", "manifest") else collection.digest)(key, kind)
-        for key, kind in zip(strangers, kinds, strict=True)
-    ]
-    assert found == [None] * 5
-
-
 # ---------------------------------------------------------------- what goes and what stays
 
 

@@ -16,15 +16,23 @@ from persistence.layout import (
     Manifest,
     Seg,
     Snap,
+    blob_key,
     bytes_of,
+    chunk_key,
     decode_hint,
     decode_knock,
     decode_manifest,
     decode_object,
+    digest,
     encode_hint,
     encode_knock,
     encode_manifest,
     encode_object,
+    log_key,
+    manifest_key,
+    number,
+    orphan,
+    orphan_key,
     seg_key,
     snap_key,
 )
@@ -48,6 +56,20 @@ MANIFEST = Manifest(
     gc_boundary=2,
     archived="c0ffee",
 )
+
+
+@given(st.integers(1, 10**12 - 1), st.from_regex(r"[0-9A-Za-z_-]{1,64}", fullmatch=True))
+def test_a_key_is_read_as_it_was_made(n: int, writer: str) -> None:
+    assert (number(log_key(n), "log"), number(manifest_key(n), "manifest")) == (n, n)
+    assert (digest(chunk_key(SHA), "chunk"), digest(blob_key(SHA), "blob")) == (SHA, SHA)
+    assert orphan(orphan_key(7, writer, n)) == (7, writer, n)
+
+
+def test_a_key_of_another_shape_is_nobodys() -> None:
+    assert [number(key, "log") for key in ("log/1.wal", "log/notes.txt", manifest_key(1))] == [None] * 3
+    assert [number(key, "manifest") for key in ("manifest/HINT", f"manifest/{'٣' * 12}.json")] == [None] * 2
+    assert [digest(key, "blob") for key in ("blob/abc", "blob/" + "g" * 64, chunk_key(SHA))] == [None] * 3
+    assert [orphan(key) for key in ("orphans/1-w/x.wal", "orphans/1-a/b/0000000000000001.wal")] == [None] * 2
 
 
 def forged(body: dict[str, object]) -> bytes:
