@@ -8,11 +8,10 @@ second takes in far more than the first, on purpose: keeping too much costs a ce
 """
 
 import re
-import zlib
 from collections.abc import Mapping
 
 from persistence.events import Json
-from persistence.snapshot import Snapshot, decode
+from persistence.snapshot import Snapshot, inflated, parse
 from persistence.streams import STREAMS
 
 SLICE_BYTES = 64 << 10  #: searched at once: a search holds up every other thread
@@ -34,7 +33,8 @@ def mentioned(data: bytes) -> frozenset[str]:
 
 def opened(data: bytes, name: str) -> tuple[Snapshot, bytes]:
     """The snapshot in these bytes, and its JSON. Raises Damaged."""
-    return decode(data, name), zlib.decompress(data)
+    text = inflated(data, name)
+    return parse(text, name), text
 
 
 def floor(snapshot: Snapshot) -> int:

@@ -7,7 +7,6 @@ Chunks, files and long texts are named in the snapshot by their hashes; whoever 
 
 import asyncio
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +79,7 @@ def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
         state_sha=snapshot.state_sha(sections),
         manifest=manifest,
         time=time,
-        text=zlib.decompress(taken.encode()),
+        text=taken.text,
         streams=streams,
         files=files,
         tails={},

@@ -21,6 +21,7 @@ from persistence.events import Json
 KEPT = 3
 SUFFIX = ".json.z"
 DIGITS = 16  #: of the seq in a name
+OTHERWISE = "an older one or the log is used"
 
 
 def canonical(data: Json) -> bytes:
@@ -52,8 +53,9 @@ class Snapshot:
     folds: Mapping[str, Json]
     held: tuple[Held, ...] = ()
 
-    def encode(self) -> bytes:
-        """The file's bytes."""
+    @property
+    def text(self) -> bytes:
+        """Its canonical JSON."""
         body = {
             "seq": self.seq,
             "chain": self.chain,
@@ -62,13 +64,30 @@ class Snapshot:
             "held": [{"seq": one.seq, "stream": one.stream, "line": one.line} for one in self.held],
             "state_sha": state_sha(self.folds),
         }
-        return zlib.compress(canonical(body), 1)
+        return canonical(body)
+
+    def encode(self) -> bytes:
+        """The file's bytes."""
+        return zlib.compress(self.text, 1)
 
 
 def decode(data: bytes, name: str) -> Snapshot:
     """The snapshot in a file's bytes. Raises Damaged."""
+    return parse(inflated(data, name), name)
+
+
+def inflated(data: bytes, name: str) -> bytes:
+    """The JSON in a file's bytes. Raises Damaged."""
     try:
-        body = json.loads(zlib.decompress(data))
+        return zlib.decompress(data)
+    except zlib.error as error:
+        raise Damaged(f"snapshot {name} cannot be read: {error}", hint=OTHERWISE) from error
+
+
+def parse(text: bytes, name: str) -> Snapshot:
+    """The snapshot in this JSON. Raises Damaged."""
+    try:
+        body = json.loads(text)
         snapshot = Snapshot(
             seq=body["seq"],
             chain=body["chain"],
@@ -77,10 +96,10 @@ def decode(data: bytes, name: str) -> Snapshot:
             held=tuple(Held(**one) for one in body["held"]),
         )
         intact = state_sha(snapshot.folds) == body["state_sha"]
-    except (zlib.error, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"snapshot {name} cannot be read: {error}", hint="an older one or the log is used") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"snapshot {name} cannot be read: {error}", hint=OTHERWISE) from error
     if not intact:
-        raise Damaged(f"snapshot {name} does not have the hash it names", hint="an older one or the log is used")
+        raise Damaged(f"snapshot {name} does not have the hash it names", hint=OTHERWISE)
     return snapshot
 
 

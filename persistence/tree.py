@@ -11,7 +11,6 @@ no name in a tree. That is also why a commit knows without reading what has not 
 """
 
 import json
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -20,8 +19,7 @@ from typing import Literal, NamedTuple
 
 from persistence.errors import Damaged, Newer
 from persistence.picture import Picture
-from persistence.snapshot import Snapshot, state_sha
-from persistence.snapshot import decode as decode_snapshot
+from persistence.snapshot import Snapshot, parse, state_sha
 
 STATE = "STATE.json"
 SNAPSHOT = "snapshot.json"
@@ -105,7 +103,7 @@ def snapshot_of(state: State, text: bytes) -> Snapshot:
     name = f"{SNAPSHOT} of commit {state.commit[:12]}"
     if sha256(text).hexdigest() != state.snapshot_sha256:
         raise Damaged(f"{name} does not have the hash that {STATE} names", hint="another source is used")
-    taken = decode_snapshot(zlib.compress(text, 1), name)
+    taken = parse(text, name)
     if (taken.seq, taken.chain, state_sha(taken.folds)) != (state.seq, state.chain_sha, state.state_sha):
         raise Damaged(f"{name} is not of the record that {STATE} names", hint="another source is used")
     return taken
