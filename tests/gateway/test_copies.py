@@ -36,6 +36,8 @@ class House:
             for name in ("grimoires", "workspace")
         )
         self.root = root
+        for files in self.files:
+            (root / files.name).mkdir()
 
     def write(self, path: str, data: bytes) -> None:
         (self.root / path).parent.mkdir(parents=True, exist_ok=True)

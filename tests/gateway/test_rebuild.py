@@ -15,6 +15,7 @@ from persistence.clock import FakeClock, Ids
 from persistence.disk import SystemDisk
 from persistence.events import SYSTEM
 from persistence.files import Files, Root
+from persistence.layout import COLLECTED
 from persistence.picture import take
 from persistence.redact import Redactor
 from persistence.replay import Paths
@@ -123,10 +124,19 @@ def test_an_earlier_state_can_be_had_from_the_store(call: Call, copied: Copied, 
     assert (code, answer(out)["seq"]) == (0, copied.seq - 1)
 
 
-def test_a_record_before_all_that_is_kept_is_refused(call: Call, tmp_path: Path) -> None:
+def test_a_record_before_all_that_is_kept_is_refused(call: Call, copied: Copied, tmp_path: Path) -> None:
+    _collect(copied.store / "main")
     code, _, err = call("restore", "--to", tmp_path / "new", "--from", "store", "--at", 1)
     assert code == 1
     assert "oldest state" in err
+
+
+def _collect(store: Path) -> None:
+    """What a collection leaves of the beginning: nothing that only older manifests name."""
+    for manifest in sorted((store / "manifest").glob("*.json"))[:-1]:
+        manifest.write_bytes(COLLECTED) if manifest.name == "000000000001.json" else manifest.unlink()
+    for one in (*(store / "seg").glob(f"{1:016d}-*"), store / "log" / f"{1:016d}.wal", store / "log" / f"{2:016d}.wal"):
+        one.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("arguments", [("--from", "git", "--at", "3"), ("--at", "0")])
