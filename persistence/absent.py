@@ -8,7 +8,7 @@ from typing import Literal
 
 from persistence.blobs import Blobs
 from persistence.chunks import Chunks
-from persistence.codec import named_blobs
+from persistence.codec import blobs_in
 from persistence.errors import Damaged, NotFound
 
 Kind = Literal["chunk", "blob"]
@@ -28,7 +28,7 @@ class Absent:
         A chunk that is not here names nothing yet: ask again once it is.
         """
         named = dict.fromkeys(chunks)
-        blobs = dict.fromkeys(sha for line in lines for sha in named_blobs(line))
+        blobs = dict.fromkeys(blobs_in(lines))
         for sha in named:
             blobs.update(dict.fromkeys(self._names_of(sha)))
         return [
@@ -42,5 +42,5 @@ class Absent:
                 data = self._chunks.whole(chunk)
             except (NotFound, Damaged):
                 return ()
-            self._named[chunk] = tuple(sha for line in data.splitlines() for sha in named_blobs(line))
+            self._named[chunk] = blobs_in(data.splitlines())
         return self._named[chunk]

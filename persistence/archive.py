@@ -17,6 +17,7 @@ from pathlib import Path
 from persistence import quarantine, tree
 from persistence.ancestry import Kin, Place, kin
 from persistence.clock import Ids
+from persistence.codec import blobs_in
 from persistence.disk import Disk
 from persistence.errors import (
     ArchiveError,
@@ -31,7 +32,7 @@ from persistence.errors import (
     UsageError,
 )
 from persistence.git import LOCAL_S, REMOTE_S, Answer, Git, Remote, away, branch, failed
-from persistence.picture import Picture, Source, blobs_of, of
+from persistence.picture import Picture, Source, of
 from persistence.relation import digest_at
 from persistence.replay import Means, Paths
 from persistence.retrieval import SNAPSHOT_BYTES, Restored, retrieve, unpacked
@@ -145,7 +146,7 @@ class Archive:
             self._tell(f"{path} is not in the archive: {error}")
             return
         if path.startswith(tree.SESSIONS):
-            for sha in blobs_of(data):
+            for sha in blobs_in(data.splitlines()):
                 if tree.blob_path(sha) not in index:
                     yield from self._written(index, tree.blob_path(sha), Entry(tree.PLAIN, sha, "blob"), source)
         index[path] = entry._replace(text=b"")

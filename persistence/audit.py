@@ -13,7 +13,7 @@ from typing import Literal
 
 from persistence import needs, segment
 from persistence.clock import Clock
-from persistence.codec import named_blobs
+from persistence.codec import blobs_in
 from persistence.errors import Damaged, NotFound
 from persistence.layout import LogObject, Manifest, Seg, Snap, log_key, manifest_key
 from persistence.remote import Tip, look, together
@@ -113,8 +113,8 @@ class _Reading:
         self._span(segment.proven(one.body, *ends, log_key(head.n), known), log_key(head.n))
 
     def _span(self, span: Span, name: str) -> None:
-        for one in segment.frames(span.body, span.first, span.chain_in, name):
-            self._blobs.update(named_blobs(one.line))
+        found = segment.frames(span.body, span.first, span.chain_in, name)
+        self._blobs.update(blobs_in(one.line for one in found))
 
     def _snap(self, snap: Snap) -> None:
         data = verified(self._store, snap.key, snap.sha256, snap.bytes)
@@ -129,8 +129,8 @@ class _Reading:
         except NotFound as error:
             raise Damaged(f"{kind} {sha} is named and is not there") from error
         self._read(len(data))
-        for line in data.splitlines() if kind == "chunk" else ():
-            self._blobs.update(named_blobs(line))
+        if kind == "chunk":
+            self._blobs.update(blobs_in(data.splitlines()))
 
     def _read(self, size: int) -> None:
         self.objects += 1

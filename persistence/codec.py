@@ -9,7 +9,7 @@ cannot be read, the record is served with a sentence in the string's place.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Literal, get_origin
 
@@ -143,6 +143,11 @@ def named_blobs(line: bytes) -> list[str]:
     named = list(body.get("blobs", {}).values())
     file = body["data"].get("sha256") if body["type"] == FileChanged.kind else None
     return [*named, file] if file else named
+
+
+def blobs_in(lines: Iterable[bytes]) -> tuple[str, ...]:
+    """The blobs that these records need, each once."""
+    return tuple(dict.fromkeys(sha for line in lines for sha in named_blobs(line)))
 
 
 def place_of(line: bytes) -> tuple[str | None, str]:

@@ -6,7 +6,6 @@ Chunks, files and long texts are named in the snapshot by their hashes; whoever 
 """
 
 import asyncio
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -84,13 +83,6 @@ def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
         files=files,
         tails={},
     )
-
-
-def blobs_of(lines: bytes) -> tuple[str, ...]:
-    """The blobs that hold long texts of these records."""
-    # A look that costs nothing; a message may quote the words, so the record then says it itself.
-    records = (json.loads(line) for line in lines.splitlines() if b'"blobs":{' in line)
-    return tuple(sha for record in records for sha in record.get("blobs", {}).values())
 
 
 def _newest(snapshots: Path) -> Snapshot:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persistence.chunks import seq_of
-from persistence.codec import named_blobs
+from persistence.codec import blobs_in
 from persistence.disk import Disk, refused
 from persistence.errors import NotFound
 from persistence.frame import PREFIX_BYTES, encode, framed
@@ -92,7 +92,7 @@ class Runs:
             chain_in=(pieces[0].before or b"").hex(),
             chain_out=self._spot.chain.hex(),
             body=b"".join(framed(piece.line, piece.spot.chain) for piece in pieces),
-            blobs=tuple(dict.fromkeys(sha for piece in pieces for sha in named_blobs(piece.line))),
+            blobs=blobs_in(piece.line for piece in pieces),
         )
 
     def _going_on(self, spot: _Spot, durable: int) -> Generator[_Piece]:
