@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from agent.sandbox import Sandbox
+from persistence.beads import Beads
 from persistence.clock import Clock
 from persistence.errors import FinnError
 from persistence.events import Json, Value
@@ -24,12 +25,13 @@ Show = Callable[[str], None]  #: shows output of a running call to whoever watch
 
 @dataclass(frozen=True)
 class Site:
-    """Where tools work: two roots, the only ones they can reach, and the sandbox of bash."""
+    """Where tools work: two roots, the only files they can reach, the sandbox of bash, and the beads."""
 
     workspace: Path
     grimoires: Path
     sandbox: Sandbox
     clock: Clock
+    beads: Beads | None = None  #: the tracked work, where there is any to be
 
 
 @dataclass(frozen=True)

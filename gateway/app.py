@@ -37,12 +37,17 @@ from gateway.hub import Close, Hub
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
+from gateway.routes.beads import bead_facts, bead_routes
 from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
 from gateway.routes.storage import storage_routes
 from gateway.settings import Settings
+from persistence.bead import Bead
+from persistence.bead_file import FOLDER, BeadFile
+from persistence.beads import BEADS, Beads
+from persistence.changes import shown
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, FinnError, first
@@ -62,8 +67,9 @@ if TYPE_CHECKING:
     from persistence.cascade import Recovered
     from persistence.origin import Origin
 
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS)
+FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
+STALE_LOOK_S = 3600.0  #: how often it is looked for beads that lie still
 RETRY_MS = 1000  #: when a client that is sent away comes back
 QUIET_S = 10.0  #: a start that takes longer says where it is before it is ready
 ASK_AGAIN_S = (0.2, 1.0, 2.0, 5.0)  #: between two attempts to learn the past, where no copy answers
@@ -121,6 +127,7 @@ class Finn:
             *health_routes(self._unready, self._sources, self._auth, self._clock, release_of(self._settings)),
             *login_routes(self._auth, guard, secure=self._entrance.secure),
             *session_routes(self.rooms, self._readers, guard),
+            *bead_routes(self.rooms, self._clock, guard),
             *storage_routes(self.rooms, lambda: self.rooms().files, self._copies, guard),
             WebSocketRoute(
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("chat")
@@ -252,7 +259,12 @@ class Finn:
             for each in roots:
                 await each.look(AGENT)
 
-        site = Site(workspace, grimoires, fence, self._clock)
+        beads = Beads(journal, self._clock, *((self._storage.admit,) if self._storage is not None else ()))
+        folder = settings.data_dir / "state" / FOLDER
+        bead_file = BeadFile(beads, disk, folder, journal.paths.quarantine, self._clock, self._shown)
+        journal.listen(bead_file.follow)
+        await bead_file.attempt()
+        site = Site(workspace, grimoires, fence, self._clock, beads)
         agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
         turns = Turns(journal, agent, identity, self._means.ids)
         if self._storage is not None:
@@ -263,6 +275,8 @@ class Finn:
             identity=identity,
             files=roots,
             mirror=Mirror(journal, disk, mirrors, journal.paths.quarantine, workspace),
+            beads=beads,
+            bead_file=bead_file,
             model=self._model,
             sandbox=fence,
             ids=self._means.ids,
@@ -275,9 +289,11 @@ class Finn:
             rooms.journal.tend(),
             rooms.turns.serve(),
             rooms.mirror.serve(),
+            rooms.bead_file.serve(),
             self._hub.watch(self._auth, self._clock),
             self._readers.watch(self._auth, self._clock),
             self._look_after(rooms),
+            self._mark_stale(rooms),
             self._load(rooms),
             *(self._storage.tasks() if self._storage is not None else ()),
         )
@@ -302,6 +318,17 @@ class Finn:
         except (FinnError, OSError) as error:
             log.error("the files cannot be looked at: %s", error)
 
+    async def _mark_stale(self, rooms: Rooms) -> None:
+        """Labels beads that lie still. What fails is tried again with the next look."""
+        while True:
+            try:
+                await rooms.beads.mark_stale(self._settings.stale_beads_after)
+            except Fenced:
+                raise
+            except FinnError as error:
+                log.error("stale beads cannot be labelled: %s", error)
+            await self._clock.sleep(STALE_LOOK_S)
+
     async def _load(self, rooms: Rooms) -> None:
         """Imports what the first answer will need."""
         try:
@@ -324,6 +351,8 @@ class Finn:
         if rooms is not None:
             await _within(budget_s * TURNS_SHARE, rooms.turns.drain())
         await self._send_all_away()
+        if rooms is not None:
+            await _within(budget_s * FILES_SHARE, rooms.bead_file.attempt())
         if rooms is not None and self._storage is not None:
             await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
             await self._storage.finish(rooms.journal, budget_s, end)
@@ -360,6 +389,12 @@ class Finn:
             (local, *(self._storage.tiers(journal.seq) if self._storage is not None else ())),
         )
 
+    def _shown(self, bead: Bead) -> Bead:
+        """A bead as its file shows it: the agent's own says whether the copies have everything."""
+        seq = self.rooms().journal.seq if self._rooms is not None else 0
+        tiers = self._storage.tiers(seq) if self._storage is not None else ()
+        return shown(bead, complete=all(tier.state == "saved" for tier in tiers))
+
     def _sources(self) -> Sequence[Source]:
         return (
             self._own_facts,
@@ -393,6 +428,7 @@ class Finn:
         yield Fact("sandbox:rung", rung.name, output=rung.reason if rooms.sandbox.refused else "")
         yield Fact("turn:active", rooms.turns.active)
         yield files_fact(rooms.files)
+        yield from bead_facts(rooms.beads, rooms.bead_file)
         if self._free_bytes is not None:
             yield Fact("disk:free", self._free_bytes, "bytes")
 

@@ -4,6 +4,7 @@
     finn chat, status, sessions ─▶ gateway/client.py ─▶ HTTP and WebSocket of the running gateway (run.json, auth/token)
     finn verify, token ──────▶ the data directory itself, and the store
     finn restore ────────────▶ gateway/rebuild.py
+    finn beads ──────────────▶ gateway/beads.py
 
 Errors go to stderr as `finn: WHAT (HINT)`, with --json as the problem object of HTTP. Exit codes: 0, 1, 2 for usage.
 """
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gateway.beads import add_beads
 from persistence.errors import FinnError, UsageError
 
 PACKAGES = ("agent", "gateway", "grimoires", "persistence", "scheduler")
@@ -127,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("--url", help="where finn is; taken from the data directory otherwise")
     _json(listed)
     _json(shown)
+    add_beads(_command(commands, "beads", None, "tracked work, as br keeps it", "finn beads ready --json"))
     return top
 
 

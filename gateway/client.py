@@ -87,6 +87,10 @@ class Client:
         """The JSON answer to a JSON body. Raises Answered, Unreachable."""
         return json.loads(self._request("POST", path, json.dumps(body).encode(), (200, 201, 202)))
 
+    def patch(self, path: str, body: Json) -> Any:
+        """The JSON answer to a change. Raises Answered, Unreachable."""
+        return json.loads(self._request("PATCH", path, json.dumps(body).encode(), (200,)))
+
     def download(self, path: str) -> bytes:
         """The bytes at a path. Raises Answered, Unreachable."""
         return self._request("GET", path, None, (200,))

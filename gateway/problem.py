@@ -39,6 +39,7 @@ CODES: Mapping[str, Code] = MappingProxyType(
         "bad_request": Code(400),
         "invalid_json": Code(400),
         "invalid_body": Code(400),
+        "invalid_dependency": Code(400),
         "empty_prompt": Code(400),
         "unauthorized": Code(401),
         "forbidden_scope": Code(403),

@@ -9,6 +9,8 @@ from agent.mirror import Mirror
 from agent.model import Model
 from agent.sandbox import Sandbox
 from agent.turns import Turns
+from persistence.bead_file import BeadFile
+from persistence.beads import Beads
 from persistence.clock import Ids
 from persistence.files import Files
 from persistence.journal import Journal
@@ -23,6 +25,8 @@ class Rooms:
     identity: IdentityFiles
     files: tuple[Files, ...]  #: grimoires, workspace
     mirror: Mirror
+    beads: Beads
+    bead_file: BeadFile
     model: Model
     sandbox: Sandbox
     ids: Ids

@@ -247,6 +247,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("FINN_SYNC_INTERVAL", "30s", "the longest a record waits for the store; normally under a second", interval),
     Setting("FINN_ARCHIVE_INTERVAL", "1h", "how often a commit is made in git, where something changed", interval),
     Setting(
+        "FINN_STALE_BEADS_AFTER",
+        "24h",
+        "after how long without a change a bead in progress is labelled `stale:true` and reported",
+        interval,
+    ),
+    Setting(
         "FINN_GIT_REMOTE",
         None,
         "where the archive is pushed to; a token or password in it is kept apart and never shown",
@@ -289,7 +295,7 @@ SETTINGS: tuple[Setting, ...] = (
 )
 
 #: Settings of the contract that belong to rooms not built yet: no slip of the pen, but whoever sets one is told.
-UNUSED = ("FINN_STALE_BEADS_AFTER", "FINN_ALERT_URL", "FINN_PING_URL")
+UNUSED = ("FINN_ALERT_URL", "FINN_PING_URL")
 KNOWN = frozenset({*(setting.name for setting in SETTINGS), *UNUSED})
 
 
@@ -327,6 +333,7 @@ class Settings:
     durability: Literal["local", "store"]
     sync_interval: float
     archive_interval: float
+    stale_beads_after: float
     git_remote: Remote | None
     git_branch: str | None
     workspace_file_max: int

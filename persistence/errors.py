@@ -11,9 +11,13 @@ FinnError
 ├── Damaged               bytes that are not what was written
 ├── Newer                 sound bytes that only a later release can read
 ├── TooLarge              a record or a request above its limit
-├── NotFound              no such session, message, file or command
+├── NotFound              no such session, message, file, bead or command
+│   └── Ambiguous         the beginning of an id that several things have
+├── Invalid               a value that is not what it should be
+│   └── Circular          a dependency on itself, on what is not there, or in a circle
 ├── Conflict              the state does not allow this now
-│   └── IdempotencyMismatch   the same request id came with another text
+│   ├── IdempotencyMismatch   the same request id came with another text
+│   └── IllegalTransition     there is no way from the present state to that one
 ├── Busy                  a queue is full
 ├── EmptyPrompt           a prompt without text
 ├── Draining              finn is stopping and takes no new turns
@@ -118,6 +122,22 @@ class NotFound(FinnError):
     code = "not_found"
 
 
+class Ambiguous(NotFound):
+    """What was named is the beginning or a part of several names."""
+
+
+class Invalid(FinnError):
+    """A field that is too long, of the wrong kind, or not one of the values there are."""
+
+    code = "invalid_body"
+
+
+class Circular(Invalid):
+    """A bead would wait for itself, or for one that does not exist."""
+
+    code = "invalid_dependency"
+
+
 class Conflict(FinnError):
     """What was asked does not fit the present state."""
 
@@ -128,6 +148,12 @@ class IdempotencyMismatch(Conflict):
     """A request id came back with a different text."""
 
     code = "idempotency_mismatch"
+
+
+class IllegalTransition(Conflict):
+    """A state machine has no arrow from what is to what was asked for."""
+
+    code = "illegal_transition"
 
 
 class Busy(FinnError):

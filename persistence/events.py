@@ -5,6 +5,7 @@ place in the log. EVENTS is the whole vocabulary; adding a fact is one class and
 content blocks and usage are Pi's (camel case), because sessions are Pi sessions.
 
     log       gap_declared  chunk_sealed  file_changed  log_recovered  entry_recovered  orphans_imported
+    beads     beads_changed
     session   session_created  session_renamed  session_deleted  session_restored
     turn      user_message ─▶ turn_started ─▶ { message_checkpointed | call_failed | assistant_message
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
@@ -204,6 +205,27 @@ class OrphansImported(Event):
     count: int
 
 
+class BeadChange(Value):
+    """A bead after a change, as a line of its file, and its labels before and after."""
+
+    id: str
+    line: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+class BeadsChanged(Event):
+    """Beads were changed together: made, labelled, closed, found changed in their file. `op` says which.
+
+    `others` are lines of the file that are no beads, where they changed.
+    """
+
+    kind = "beads_changed"
+    op: str
+    beads: tuple[BeadChange, ...]
+    others: tuple[str, ...] | None = None
+
+
 class SessionCreated(Event):
     kind = "session_created"
     title: str
@@ -356,6 +378,7 @@ EVENTS: tuple[type[Event], ...] = (
     FileChanged,
     EntryRecovered,
     OrphansImported,
+    BeadsChanged,
     SessionCreated,
     SessionRenamed,
     SessionDeleted,

@@ -69,6 +69,8 @@ JUDGES: Mapping[str, Callable[[Fact], Status]] = {
     "sandbox:rung": _told,
     "settings:problems": _told,
     "files:leftOut": _told,
+    "beads:stale": _told,
+    "beads:file": _told,
     "store:lastError": _told,
     "store:unfenced": _told,
     "git:lastError": _told,

@@ -29,6 +29,7 @@ WAYS = """\
 - **Files**: `list files`, `list files in docs`, `read notes.md`, `find TODO`
 - **Commands**: `run python3 --version`
 - **Memory**: `remember the door code is 4711`, `what do you remember about the door?`
+- **Tasks**: `add task water the plants`, `list tasks`, `close task water the plants`
 - **About me**: `how are you`, `how do I give you a model`"""
 
 SETUP = """\
@@ -45,17 +46,20 @@ WHAT_I_AM = "I am finn's built-in model: a short list of rules, not a language m
 
 HELP = f"{WHAT_I_AM} What I understand:\n\n{WAYS}\n\n{SETUP}"
 LOST = (
-    f"I did not understand that. {WHAT_I_AM} I can list, `read` and `find` files, `run` a command, `remember` something"
-    " and tell you what I remember; `help` shows how to say it.\n\n"
+    f"I did not understand that. {WHAT_I_AM} I can list, `read` and `find` files, `run` a command, keep tasks,"
+    " `remember` something and tell you what I remember; `help` shows how to say it.\n\n"
     "For real conversation give me a model: set `ANTHROPIC_API_KEY` or `OPENAI_API_KEY`, or `FINN_MODEL` with"
     " `FINN_MODEL_BASE_URL`, and restart me."
 )
 HELLO = f"Hello! {WHAT_I_AM} You could say:\n\n{WAYS}"
 THANKS = "You are welcome."
+PROPOSED = "It is proposed: nobody works on it until you make it ready (`finn beads label add ID task:ready`)."
 BYE = "Goodbye. Everything said here is kept; come back to it whenever you like."
 REMEMBER_WHAT = "What should I remember? Say it in one sentence, for example `remember the door code is 4711`."
 READ_WHAT = "Which file? Say for example `read notes.md`, or `list files` to see what is there."
 FIND_WHAT = "What should I look for? Say for example `find TODO`."
+ADD_WHAT = "What is to be done? Say for example `add task water the plants`."
+CLOSE_WHAT = "Which task? Say for example `close task water the plants`, or `list tasks` to see them."
 RUN_WHAT = "Which command? Say for example `run python3 --version`."
 
 
@@ -207,6 +211,26 @@ def recall(match: re.Match[str]) -> Route | None:
     return (Call("recall", {"query": topic(match["x"])}),)
 
 
+def add_task(match: re.Match[str]) -> Route | None:
+    return (Call("bead", {"action": "add", "title": unquoted(match["x"])}),)
+
+
+def list_tasks(match: re.Match[str]) -> Route | None:
+    return (Call("bead", {"action": "list"}),)
+
+
+def ready_tasks(match: re.Match[str]) -> Route | None:
+    return (Call("bead", {"action": "ready"}),)
+
+
+def close_task(match: re.Match[str]) -> Route | None:
+    return (Call("bead", {"action": "close", "id": unquoted(match["x"].rstrip(" ?!."))}),)
+
+
+def show_task(match: re.Match[str]) -> Route | None:
+    return (Call("bead", {"action": "show", "id": unquoted(match["x"].rstrip("?!"))}),)
+
+
 def recall_all(match: re.Match[str]) -> Route | None:
     return (Call("recall", {"query": ""}),)
 
@@ -220,6 +244,9 @@ WORDS = {
     "{model}": "[real|language|api] (model|llm|key)",
     "{named}": "[all|any|every|the] [the] (files|file) (called|named|matching)",
     "{holding}": "[all|any|every|the] [the] (files|file|lines) (containing|with|that contain|that say)",
+    "{task}": "(task|todo|to-do|bead)",
+    "{tasks}": "(tasks|todos|to-dos|beads)",
+    "{done}": "(done|closed|complete|completed|finished)",
     "{note}": "(remember|memorise|memorize|note|note down|keep in mind|make a note|take a note|take note|write down)",
 }
 
@@ -230,6 +257,22 @@ run           (run|execute|exec) (the|this|a) [shell|bash] command:? {x}
 run           (run|execute|exec):? {x}
 run           \$ {x}
 what_run      (run|execute) [a|the|this] [command]
+# tasks
+add_task      (add|create|make|open|new) [a|an|the|another] [new] {task} [to|called|named|that says]:? {x}
+what_add      (add|create|make|new) [a|an|another] [new] {task}
+ready_tasks   {show} [all] [of] [my|the|your|our] ready {tasks}
+ready_tasks   (what|which) {tasks} are ready
+list_tasks    {show} [all] [of] [my|the|your|our] [open] {tasks}
+list_tasks    {tasks}
+list_tasks    (my|the|open|my open|the open) {tasks}
+list_tasks    (what|which) [open] {tasks} [are there|are open|are left|do i have|do you have|do we have]
+list_tasks    what('s| is) (there|left) to do
+list_tasks    what('s| is) on (my|the|your) (list|todo list|to-do list|task list)
+close_task    (close|finish|complete|end) [the|my] {task}:? {x}
+close_task    mark [the|my] {task} {x} as {done}
+close_task    {task} {x} is {done}
+what_close    (close|finish|complete) [a|the|my|this|that] {task}
+show_task     (show|describe|tell) [me] [about] [the|my] {task} {x}
 # itself
 help          help [me]
 help          \?
@@ -310,6 +353,13 @@ MAKERS: dict[str, Make] = {
     "hello": says(HELLO),
     "thanks": says(THANKS),
     "bye": says(BYE),
+    "add_task": add_task,
+    "what_add": says(ADD_WHAT),
+    "list_tasks": list_tasks,
+    "ready_tasks": ready_tasks,
+    "close_task": close_task,
+    "what_close": says(CLOSE_WHAT),
+    "show_task": show_task,
     "recall_all": recall_all,
     "recall": recall,
     "remember": remember,
@@ -388,12 +438,31 @@ def of_recall(args: dict[str, Json], text: str) -> str:
     return f"What I remember{about}:\n\n{notes}"
 
 
+TASK = re.compile(r"(?P<id>\S+) \[P(?P<priority>\d) (?P<type>\w+), (?P<status>[\w ]+)\] (?P<title>.+)")  # of bead
+
+
+def of_bead(args: dict[str, Json], text: str) -> str:
+    tasks = [match for line in text.splitlines() if (match := TASK.search(line))]
+    match args["action"]:
+        case "add" if tasks:
+            return f"Added the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}\n\n{PROPOSED}"
+        case "close" if tasks:
+            return f"Closed the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}"
+        case "list" | "ready" if tasks:
+            shown = (f"- {code(one['id'])} {one['title']} ({one['status']}, P{one['priority']})" for one in tasks)
+            more = text.rpartition("\n")[2]
+            rest = f"\n\n{more}" if more.startswith("[") else ""
+            return f"{'Ready' if args['action'] == 'ready' else 'Open'} tasks:\n\n" + "\n".join(shown) + rest
+    return fenced(text) if tasks else text
+
+
 REPORTS: dict[str, Callable[[dict[str, Json], str], str]] = {
     "read": of_read,
     "find": of_find,
     "bash": of_bash,
     "remember": of_remember,
     "recall": of_recall,
+    "bead": of_bead,
 }
 
 

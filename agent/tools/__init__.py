@@ -2,6 +2,7 @@
 
 from agent.tool import Tool
 from agent.tools.bash import BASH
+from agent.tools.bead import BEAD
 from agent.tools.edit import EDIT
 from agent.tools.find import FIND
 from agent.tools.read import READ
@@ -9,4 +10,4 @@ from agent.tools.recall import RECALL
 from agent.tools.remember import REMEMBER
 from agent.tools.write import WRITE
 
-TOOLS: tuple[Tool, ...] = (READ, FIND, WRITE, EDIT, BASH, REMEMBER, RECALL)
+TOOLS: tuple[Tool, ...] = (READ, FIND, WRITE, EDIT, BASH, REMEMBER, RECALL, BEAD)
