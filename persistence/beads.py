@@ -22,6 +22,7 @@ from persistence.changes import Asking, Fields
 from persistence.clock import Clock
 from persistence.events import SYSTEM, BeadChange, BeadsChanged, By, Json, Record
 from persistence.fold import Fold
+from persistence.issues import written
 from persistence.journal import Journal
 from persistence.rfc3339 import SECOND
 
@@ -30,10 +31,16 @@ BATCH_CHARS = 500_000  #: of lines in one record, where a file with many was cha
 
 @dataclass(frozen=True)
 class Board:
-    """All beads by id, and the lines of their file that are none."""
+    """All beads by id, the lines of their file that are none, and the seq of the record that changed them last."""
 
     beads: Mapping[str, Bead] = field(default_factory=dict)
     others: tuple[str, ...] = ()
+    seq: int = 0
+
+    @property
+    def text(self) -> bytes:
+        """The bytes of their file."""
+        return written(self.beads.values(), self.others)
 
 
 def keep(board: Board, record: Record) -> Board:
@@ -42,7 +49,8 @@ def keep(board: Board, record: Record) -> Board:
     if not isinstance(event, BeadsChanged):
         return board
     beads = {change.id: Bead(change.line) for change in event.beads if _is_whole(change.line)}
-    return Board({**board.beads, **beads}, board.others if event.others is None else event.others)
+    others = board.others if event.others is None else event.others
+    return Board({**board.beads, **beads}, others, record.seq)
 
 
 def _is_whole(line: str) -> bool:
@@ -54,7 +62,7 @@ def _is_whole(line: str) -> bool:
 
 
 #: Who comes from a release without beads had none.
-BEADS = Fold("beads", 1, Board, Board(), keep, False, (BeadsChanged,), lifts={0: lambda _: {"beads": {}, "others": ()}})
+BEADS = Fold("beads", 1, Board, Board(), keep, False, (BeadsChanged,), lifts={0: lambda _: {"beads": {}}})
 
 Decide = Callable[[Board], Iterable[Bead]]
 Admit = Callable[[], Awaitable[None]]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from persistence import snapshot
+from persistence.beads import BEADS
 from persistence.chunks import ChunkRef
 from persistence.errors import Damaged
 from persistence.files import FILES, Kept
@@ -47,6 +48,7 @@ class Picture:
     streams: Mapping[str, Stream]
     files: Mapping[str, Kept]
     tails: Mapping[str, tuple[bytes, ...]]
+    beads: bytes = b""  #: of `.beads/issues.jsonl`
 
     @property
     def chunks(self) -> tuple[tuple[str, ChunkRef], ...]:
@@ -69,6 +71,7 @@ def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
     try:
         streams = {name: STREAMS.load(state) for name, state in sections[STREAMS.name]["state"].items()}
         files = FILES.load(sections[FILES.name]["state"]).files if FILES.name in sections else {}
+        beads = BEADS.load(sections[BEADS.name]["state"]).text if BEADS.name in sections else b""
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"the snapshot at {taken.seq} is of another shape: {error}", hint="run finn verify") from error
     return Picture(
@@ -82,6 +85,7 @@ def of(taken: Snapshot, *, manifest: int = 0, time: int = 0) -> Picture:
         streams=streams,
         files=files,
         tails={},
+        beads=beads,
     )
 
 

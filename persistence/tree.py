@@ -4,10 +4,12 @@
     snapshot.json                   the whole snapshot, canonical JSON
     sessions/<id>/<first>.jsonl     a sealed chunk, written once        tail.jsonl   the records that no chunk holds yet
     grimoires/…  workspace/…        the files, as they are
+    .beads/issues.jsonl             the beads, as br reads them
     blobs/ab/cdef…                  long texts, and files whose names git or a server would not take
 
 Everything but STATE.json and the tails is proven by the hash under which the snapshot knows it, so a restore believes
-no name in a tree. That is also why a commit knows without reading what has not changed since the one before.
+no name in a tree. That is also why a commit knows without reading what has not changed since the one before. The file of
+the beads is for people and for br: the snapshot itself holds them.
 """
 
 import json
@@ -26,6 +28,7 @@ SNAPSHOT = "snapshot.json"
 TAIL = "tail.jsonl"
 SESSIONS = "sessions/"
 BLOBS = "blobs/"
+BEADS = ".beads/issues.jsonl"
 VERSION = 1  #: of this layout
 AUTHOR = "finn <finn@localhost>"
 
@@ -119,6 +122,8 @@ def entries(picture: Picture, state: bytes = b"") -> dict[str, Entry]:
         tree[f"{SESSIONS}{name}/{ref.first:016d}.jsonl"] = Entry(PLAIN, ref.sha256, "chunk")
     for name, lines in picture.tails.items():
         tree[tail_path(name)] = Entry(PLAIN, _sha(lines), "text", _text(lines))
+    if picture.beads:
+        tree[BEADS] = Entry(PLAIN, sha256(picture.beads).hexdigest(), "text", picture.beads)
     return tree | _files(picture)
 
 
