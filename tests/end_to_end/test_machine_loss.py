@@ -463,3 +463,49 @@ def test_a_copy_is_proven_and_rebuilt_elsewhere_while_finn_goes_on(machines: Mac
     assert it.say(past.session, "here")["reply"] == "You said: here"
     saved(it)
     assert it.command("verify", "--store").returncode == 0
+
+
+# ---------------------------------------------------------------- what is told of the copies is so
+
+
+def test_a_copy_that_fails_is_never_told_to_be_newer_than_it_is(machines: Machines) -> None:
+    place, remote = Directory(machines.folder), Remote(machines.folder)
+    it = machines.one(place, remote, FINN_ARCHIVE_INTERVAL="1s")
+    session = it.new_session()
+    it.say(session, "in both")
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: all((tier(it, name)["last_seq"] or 0) >= seq for name in ("store", "git")))
+    place.take_away()
+    away = remote.folder.rename(remote.folder.with_name("away.git"))
+    before = {name: tier(it, name) for name in ("store", "git")}
+    it.say(session, "in neither")
+    until(lambda: all(tier(it, name)["state"] == "failing" for name in ("store", "git")))
+    for name, told in before.items():
+        now = tier(it, name)
+        assert (now["last_seq"], now["at"]) == (told["last_seq"], told["at"]), "the last copy is as old as it was"
+        assert (now["lag_seq"] > 0, bool(now["error"])) == (True, True)
+    assert it.ask("GET", "/health").json["status"] == "warn"
+    place.bring_back()
+    away.rename(remote.folder)
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: all(tier(it, name)["state"] == "saved" for name in ("store", "git")), "it never healed")
+    assert remote.seq >= seq
+
+
+def test_empty_snapshots_hide_nothing_that_is_in_the_log(machines: Machines) -> None:
+    it = machines.one()
+    session = it.new_session()
+    for number in range(3):
+        it.say(session, f"{number}")
+        assert it.stop() == 0
+        it.start()
+    said = texts(it, session)
+    assert it.stop() == 0
+    snapshots = [*(it.data / "snapshots").iterdir()]
+    assert len(snapshots) >= 2
+    for path in snapshots:
+        path.write_bytes(b"")
+    it.start()
+    assert texts(it, session) == said
+    assert source(it)["status"] == "warn", "and it is said"
+    assert it.say(session, "and on")["reply"] == "You said: and on"
