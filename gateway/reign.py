@@ -26,7 +26,7 @@ from persistence.orphans import ORPHANS
 from persistence.relation import digest_at, relate
 from persistence.remote import Tip, look
 from persistence.replica import OBJECT_BYTES, Replica
-from persistence.runs import Run
+from persistence.runs import between
 from persistence.store import Store
 from persistence.wal import Head
 
@@ -260,7 +260,7 @@ class Reign:
             log.error("what was acknowledged after the fence is in quarantine, and not in the store yet: %s", error)
 
     def _keep_back(self, replica: Replica) -> None:
-        runs = list(_runs(self.journal, replica.confirmed))
+        runs = list(between(self.journal.frames, replica.confirmed, self.journal.durable, OBJECT_BYTES))
         quarantine = self._writer.paths.quarantine
         orphans.keep(self._store, self._writer.disk, quarantine, replica.epoch, replica.writer, runs, self.journal.blob)
 
@@ -308,14 +308,6 @@ def _size(replica: Replica) -> int:
     """What the log takes in the store: its snapshot, its segments and its tail."""
     manifest = replica.manifest
     return (manifest.snap.bytes if manifest.snap else 0) + sum(seg.bytes for seg in manifest.segs) + replica.tail_bytes
-
-
-def _runs(journal: Journal, after: int) -> Iterable[Run]:
-    """The records after a seq, in runs."""
-    while journal.durable > after:
-        run = journal.frames(after, OBJECT_BYTES)
-        yield run
-        after = run.last
 
 
 def _tell(problems: Iterable[str]) -> None:

@@ -24,7 +24,7 @@ interrupted anywhere and is begun anew with the next start. Nothing is ever remo
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -34,7 +34,7 @@ from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
 from persistence.clock import Entropy
 from persistence.disk import Disk
-from persistence.errors import ArchiveError, Damaged, Newer, NotFound, SourceSilent, StoreError
+from persistence.errors import ArchiveError, Damaged, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
 from persistence.lock import Lock, hold
 from persistence.needs import floor
@@ -42,15 +42,14 @@ from persistence.origin import Origin, Source
 from persistence.relation import Relation, Stand, digest_at, relate
 from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
-from persistence.runs import Run, Runs
+from persistence.replica import OBJECT_BYTES
+from persistence.runs import Runs, between
 from persistence.scan import segments
 from persistence.segment import NOTHING
 from persistence.snapshot import decode, listed
 from persistence.splice import heal
 from persistence.store import Store
 from persistence.swap import Restored
-
-RUN_BYTES = 4 << 20  #: of an orphan object
 
 Local = Literal["absent", "sound"]
 Remote = Literal["off", "silent", "damaged", "empty", "here"] | Relation
@@ -342,7 +341,8 @@ class _Start:
     def _part(self, store: Store, common: int) -> None:
         """Sends to the store what only this log has, for the import; it stays in quarantine as well."""
         head, chain = self._replayed.head, self._replayed.head.checksum.hex()
-        runs = list(_runs(Runs(self._disk, self._paths.wal, lambda: head.seq), common, head.seq))
+        log = Runs(self._disk, self._paths.wal, lambda: head.seq)
+        runs = list(between(log.after, common, head.seq, OBJECT_BYTES))
         blobs = Blobs(self._disk, self._paths.blobs)
         self._orphans += orphans.keep(
             store, self._disk, self._paths.quarantine, self._replayed.epoch, chain[:32], runs, blobs.get
@@ -454,17 +454,6 @@ def beginning(disk: Disk, paths: Paths) -> Start:
             return Start(low - 1, chain)
     first = min(segments(disk, paths.wal), default=1)
     return Start(first - 1, digest_at(disk, paths.wal, first - 1) or NOTHING) if first > 1 else BEGINNING
-
-
-def _runs(runs: Runs, after: int, last: int) -> Iterator[Run]:
-    """What the log has behind `after`."""
-    while after < last:
-        try:
-            run = runs.after(after, RUN_BYTES)
-        except NotFound:
-            return
-        yield run
-        after = run.last
 
 
 def _aside(call: Callable[[], _Seen], patience_s: float) -> Callable[[], _Seen]:
