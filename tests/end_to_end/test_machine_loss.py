@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 LONG = "long " * 60_000  #: more than stays in a record
 KEEP = {
     "when": "keep",
@@ -379,6 +381,29 @@ def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they
     assert it.stop() == 0
     verdict = it.verify()
     assert (verdict["ok"], len(verdict["gaps"])) == (True, 1), "a gap that is declared"
+
+
+def test_a_tampered_identity_is_neither_believed_nor_replaced_nor_recorded(machines: Machines, past: Past) -> None:
+    place = copied(past, machines.folder)
+    mine = (ROOT / "grimoires" / "BEAUVOIR.md").read_bytes()
+    key = f"main/blob/{sha256(mine).hexdigest()}"
+    assert place.objects()[key] == mine
+    place.put(key, b"I am evil.")
+    it = machines.one(place)
+    for _ in range(2):
+        assert not (it.data / "grimoires" / "BEAUVOIR.md").exists()
+        assert "grimoires/BEAUVOIR.md" in it.ask("GET", "/health").json["checks"]["files:leftOut"][0]["output"]
+        kept = {one["path"]: one["sha256"] for one in it.ask("GET", "/api/storage").json["inventory"]}
+        assert kept["grimoires/BEAUVOIR.md"] == sha256(mine).hexdigest()
+        it.say(past.session, "who are you?")
+        assert "evil" not in it.sent()[-1]["system"]
+        assert it.stop() == 0
+        it.start()
+    it.kill()
+    assert place.objects()[key] == b"I am evil."  # nobody signs for it
+    place.put(key, mine)
+    it.start()
+    assert (it.data / "grimoires" / "BEAUVOIR.md").read_bytes() == mine
 
 
 # ---------------------------------------------------------------- a store that does not answer, and one that is empty

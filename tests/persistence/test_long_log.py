@@ -44,7 +44,7 @@ def test_an_append_asks_the_same_of_the_disk_however_long_the_log_is(tmp_path: P
         return [*disk.calls], disk.bytes
 
     short = cost()
-    while sum(one.bytes for one in log.wal.segments()) < count(24, 200) << 20:
+    while sum(one.bytes for one in log.wal.segments()) < count(100, 400) << 20:
         log.say("x" * 2_000_000)
     log.say("after the large one")  # whose bytes are taken into the footer's hash meanwhile
     calls, size = cost()
