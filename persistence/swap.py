@@ -7,7 +7,7 @@
                in    .restoring/* go to their places; chunks and blobs join those of the same names
                in.json is removed
     join       as move_in, without the first half: what was built is added to the log that is there
-    finish     goes on where a crash came between; a build without out.json or in.json goes
+    finish     goes on where a crash came between; a build without out.json or in.json goes, and .restoring/ with it
 
 Every step is a rename that can be done again. At no moment is a file of either log gone: it is in its place, in
 .restoring/ or in quarantine/. wal/LOCK stays where it is, held by whoever calls this.
@@ -189,10 +189,11 @@ def _sync(disk: Disk, path: Path) -> None:
 
 
 def _sweep(disk: Disk, building: Path) -> None:
-    """Every file of a build goes; its empty folders may stay."""
-    for folder in _folders(disk, building):
-        for name in disk.names(building / folder):
+    """The build goes, the innermost folders first."""
+    for folder in (*_folders(disk, building), *FANNED, ""):
+        names = disk.names(building / folder)
+        for name in names:
             disk.unlink(building / folder / name)
-    for name in disk.names(building):
-        if name not in (*FLAT, *FANNED):
-            disk.unlink(building / name)
+        if names:
+            disk.sync_folder(building / folder)
+        disk.rmdir(building / folder)
