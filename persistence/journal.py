@@ -100,6 +100,7 @@ class Journal:
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
         self._seq, self._chain = replayed.head.seq, replayed.head.checksum.hex()  # of the last record folded
+        self._id = replayed.last_id
         self._wal = Wal.open(
             means.disk,
             paths.wal,
@@ -226,7 +227,7 @@ class Journal:
             )
             self._folded.step(record)
             self._tails.follow(record, Place(written.seq, written.segment, written.offset, written.length))
-            self._seq, self._chain = written.seq, written.checksum
+            self._seq, self._chain, self._id = written.seq, written.checksum, written.id
             self._show(record)
             if not done.done():
                 done.set_result(record)
@@ -475,11 +476,11 @@ class Journal:
         """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         self._dirty_records = self._dirty_bytes = 0
         self._snapshot_at = self._means.clock.monotonic()
-        seq, chain, epoch, held = self._seq, self._chain, self.epoch, self.held
+        seq, chain, last_id, epoch, held = self._seq, self._chain, self._id, self.epoch, self.held
         frozen = self._folded.copy()
 
         def write() -> None:
-            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held)
+            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held, last_id)
             snapshot.write(self._means.disk, self.paths.snapshots, taken)
 
         try:

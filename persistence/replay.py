@@ -84,7 +84,10 @@ class Means:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The state of the log as it was found, and what was wrong with it: `damage` is all of that, also the usable."""
+    """The state of the log as it was found, and what was wrong with it: `damage` is all of that, also the usable.
+
+    `last_id` is that of the last record; empty where nothing tells.
+    """
 
     folded: Folded
     tails: Tails
@@ -96,6 +99,7 @@ class Replayed:
     problems: tuple[str, ...]
     repaired: Repaired
     damage: tuple[Damage, ...] = ()
+    last_id: str = ""
 
 
 def prepare(
@@ -147,11 +151,13 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
     if newest and report.torn and _behind(newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
         return replace(replay(paths, folds, means), repaired=repaired, damage=report.damage)
-    epoch = base.epoch
+    epoch, last_id = base.epoch, base.id
     if newest:
         last = from_json(newest.line)
-        means.ids.follow(last["id"])
+        last_id = max(last_id, last["id"])
         epoch = max(epoch, last["epoch"])
+    if last_id:
+        means.ids.follow(last_id)
     for stream, state in folded.streams(STREAMS).items():
         for chunk in state.chunks:
             tails.drop(stream, chunk.first, chunk.last)
@@ -163,6 +169,7 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
         tails=tails,
         head=repaired.head,
         epoch=epoch,
+        last_id=last_id,
         held=tuple(held),
         foreign=foreign,
         snapshot_seq=base.seq,

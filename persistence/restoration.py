@@ -19,9 +19,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic_core import from_json
+
 from persistence import needs, segment
 from persistence.disk import Disk, refused, write_all
 from persistence.errors import Damaged, FinnError, NotFound
+from persistence.frame import PREFIX_BYTES
 from persistence.layout import (
     PROVE,
     LogObject,
@@ -76,7 +79,7 @@ class Piece(NamedTuple):
 def restore(
     store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int | None = None, before: int | None = None
 ) -> Built:
-    """Writes wal/ and snapshots/ below `into`, not yet durable. `ms` is the time that segments are marked with.
+    """Writes wal/, snapshots/ and blobs/ below `into`, not yet durable. `ms` is the time that segments are marked with.
 
     `at` is the last record that is wanted; with `before` the state is folded from a snapshot before that seq. Raises
     Damaged where no snapshot and log can be had that fit together, NotFound where `at` lies before everything that is
@@ -87,20 +90,21 @@ def restore(
     snapshot, data = shelf.snapshot(last if before is None else min(last, before - 1))
     first = needs.floor(snapshot) if snapshot else 1
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
-    laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms)
+    seen = snapshot.seq if snapshot else 0
+    laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms, seen=seen)
     if snapshot:
         written(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
     return _built(shelf, laid or [_begun(shelf, snapshot, last, into / "wal", disk, ms)], snapshot, len(data))
 
 
 def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: int) -> Built:
-    """Writes wal/ below `into` with what the store has behind the record `after`, which is part of the same log.
+    """Writes wal/ and blobs/ below `into` with what the store has behind the record `after` of the same log.
 
     Raises as `restore` does.
     """
     shelf = Shelf(store, tip)
     there = _names(disk, into / "wal")
-    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", there, disk, ms)
+    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", there, disk, ms, seen=after)
     return _built(shelf, laid, None, 0)
 
 
@@ -119,11 +123,22 @@ def records(store: Store, tip: Tip, first: int, last: int) -> Span | None:
 
 
 def _lay(
-    shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, there: set[str], disk: Disk, ms: int
+    shelf: "Shelf",
+    first: int,
+    last: int,
+    known: Mapping[int, str],
+    wal: Path,
+    there: set[str],
+    disk: Disk,
+    ms: int,
+    *,
+    seen: int,
 ) -> list[tuple[Span, int]]:
     """Writes segments that have the records first..last, beside those that are `there` already, and no others.
 
-    Returns the spans, without their bodies, and their sizes.
+    With them come the long texts of the records after `seen`, which a start folds: it must need nobody's answer for
+    that, or what it says of a text that did not come would be part of the state. Returns the spans, without their
+    bodies, and their sizes.
     """
     manifest = shelf.manifest
 
@@ -132,6 +147,9 @@ def _lay(
         form = segment.growing if growing else segment.sealed
         whole = form(span, epoch=manifest.epoch, writer=manifest.writer, ms=ms)
         written(disk, wal / segment_name(span.first), whole)
+        for sha in _texts(span, seen):
+            if (text := shelf.text(sha)) is not None:
+                written(disk, wal.parent / "blobs" / sha[:2] / sha[2:], text)
         return span._replace(body=b""), len(whole)
 
     for pieces, holes in shelf.coverings(first, last):
@@ -153,6 +171,13 @@ def _begun(shelf: "Shelf", snapshot: Snapshot | None, last: int, wal: Path, disk
     whole = segment.growing(empty, epoch=shelf.manifest.epoch, writer=shelf.manifest.writer, ms=ms)
     written(disk, wal / segment_name(last + 1), whole)
     return empty, len(whole)
+
+
+def _texts(span: Span, seen: int) -> dict[str, None]:
+    """The blobs that hold long texts of the span's records after `seen`."""
+    lines = span.body.split(b"\n") if b'"blobs":' in span.body else []
+    said = [from_json(line[PREFIX_BYTES:]) for line in lines if b'"blobs":' in line]
+    return dict.fromkeys(sha for body in said if body["seq"] > seen for sha in body.get("blobs", {}).values())
 
 
 def _built(shelf: "Shelf", laid: Sequence[tuple[Span, int]], snapshot: Snapshot | None, size: int) -> Built:
@@ -214,6 +239,14 @@ class Shelf:
         """The first seq that the newest manifest's log has."""
         pieces = self._pieces(0)
         return min((piece.first for piece in pieces), default=1)
+
+    def text(self, sha: str) -> bytes | None:
+        """A long text's bytes; None where the store does not have them any more. Raises StoreError."""
+        try:
+            return verified_body(self._store, "blob", sha)
+        except (NotFound, Damaged) as problem:
+            self.problems.append(problem.message)
+            return None
 
     # ------------------------------------------------------------ the log
 
