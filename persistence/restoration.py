@@ -278,7 +278,7 @@ class Shelf:
             if seg.bytes > SEG_MAX:
                 raise Damaged(f"{seg.key} has {seg.bytes} bytes, more than a segment", hint=PROVE)
             body = verified(self._store, seg.key, seg.sha256, seg.bytes)
-            return segment.proven(body, seg.first, seg.last, seg.chain_in, seg.chain_out, seg.key, known)
+            return segment.vouched(body, seg.first, seg.last, seg.chain_in, seg.chain_out, seg.key, known)
         except Damaged as problem:
             self._give_up(piece.key, problem)
             raise _Unusable from problem
