@@ -2,7 +2,7 @@
 
     claimed at the start ───────────────────────┐
     the store was silent ─▶ claimed when it     ├▶ replicate ─▶ upkeep, orphans, collection ─▶ released, or fenced
-     answers, if the log there is this one's past ┘
+     answers, if the log there is this one's past ┘ ◀── StoreLost: it was emptied or set back under us
 
 Nothing here is called on the event loop that waits for the store: that is done in threads, which may hang.
 """
@@ -10,6 +10,7 @@ Nothing here is called on the event loop that waits for the store: that is done 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from gateway.copies import Tier
 from gateway.ground import Ground, Writer
@@ -19,7 +20,7 @@ from persistence import compaction, orphans, standby, unfenced
 from persistence.cascade import Recovered
 from persistence.claim import Claimed, overtaken
 from persistence.collection import Mentions, collect
-from persistence.errors import Damaged, Fenced, FinnError, NotFound, StoreError, StoreRefused
+from persistence.errors import Damaged, Fenced, FinnError, NotFound, StoreError, StoreLost, StoreRefused, first
 from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
@@ -92,7 +93,22 @@ class Reign:
 
     async def serve(self) -> None:
         """Claims the log if that is still to be done, and replicates it until it is cancelled. Raises Fenced."""
-        claimed = self.claimed or await self._claim_late()
+        while True:
+            claimed = self.claimed or await self._claim_late()
+            try:
+                await self._replicate(claimed)
+            except* StoreLost as lost:
+                await self._begin_again(first(lost))
+
+    async def _begin_again(self, lost: BaseException) -> None:
+        """The store has not what it had confirmed: nothing here leans on that from now on, and it is claimed anew."""
+        log.error("%s", lost)
+        self._error, self._since = str(lost), self._writer.clock.now()
+        self.claimed = self.replica = self.replication = None
+        with suppress(FinnError, OSError):  # which is about what could go now, and nothing is to go
+            await self.journal.prune(0)
+
+    async def _replicate(self, claimed: Claimed) -> None:
         writer = self._writer
         ground = await self._copying.run(self._ground)
         replica = self.replica = Replica(
@@ -220,7 +236,7 @@ class Reign:
             try:
                 await step()
                 break
-            except Fenced:
+            except (Fenced, StoreLost):
                 raise
             except StoreError as error:
                 log.info("tried again: %s", error)

@@ -21,7 +21,8 @@ FinnError
 ├── Exists                an object of that name is in the store already
 ├── StoreError            the object store did not take or give what was asked
 │   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
-│   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+│   ├── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+│   └── StoreLost         what the store had confirmed is there no more
 ├── SourceSilent          nothing is here, and a copy that may hold everything does not answer
 ├── ArchiveError          git could not do what the archive needs
 │   ├── ArchiveUnreachable  the remote gives no answer: nothing is known of what it holds
@@ -178,6 +179,10 @@ class StoreRefused(StoreError):
     """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
 
     retryable = False
+
+
+class StoreLost(StoreError):
+    """The store was emptied, or set back, under its writer: what it had confirmed has to be sent again."""
 
 
 class SourceSilent(FinnError):

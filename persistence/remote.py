@@ -43,6 +43,10 @@ AHEAD = 8  #: log objects that are asked for at once
 FRESH_S = 3600.0  #: how long a look may be built on; what it saw as missing is collected after 24 h at the earliest
 
 
+class Headless(Damaged):
+    """There are objects of a log, and no manifest, not even the first: somebody took them away."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tip:
     """The end of the replica. A value: looking again gives another.
@@ -185,7 +189,7 @@ def _first(store: Store) -> _Begin | None:
     if manifest is not None:
         raise StoreUnreachable(f"the listing of {store.url} does not show what is there", hint="it is asked again")
     if log:
-        raise Damaged(f"{store.url} holds a log, but no manifest", hint=PROVE)
+        raise Headless(f"{store.url} holds a log, but no manifest", hint=PROVE)
     return None
 
 
