@@ -36,6 +36,7 @@ from persistence.clock import Entropy
 from persistence.disk import Disk
 from persistence.errors import ArchiveError, Damaged, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
+from persistence.layout import NOTHING
 from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
@@ -45,7 +46,6 @@ from persistence.replay import Means, Paths, Replayed, replay
 from persistence.replica import OBJECT_BYTES
 from persistence.runs import Runs, between
 from persistence.scan import segments
-from persistence.segment import NOTHING
 from persistence.snapshot import decode, listed
 from persistence.splice import heal
 from persistence.store import Store

@@ -17,12 +17,14 @@ from itertools import chain, islice, takewhile
 from typing import Literal
 
 from persistence import needs
+from persistence.blobs import Kind
 from persistence.clock import Clock, Entropy
 from persistence.compaction import Breathe
 from persistence.errors import Damaged, NotFound
 from persistence.layout import (
     COLLECTED,
     HINT,
+    KEPT,
     Manifest,
     chunk_key,
     decode_manifest,
@@ -35,7 +37,6 @@ from persistence.layout import (
 from persistence.replica import Replica
 from persistence.store import Found, Store
 
-KEPT = 8  #: manifests
 AGE_S = 24 * 3600.0  #: what is younger is not collected, whatever it is
 EVERY_S = 24 * 3600.0  #: how often it is looked for
 LISTED = 20_000  #: names looked at below one prefix in one run; the next begins elsewhere
@@ -154,7 +155,7 @@ class _Sweep:
             self._breathe()
             yield from self._store.list(prefix)
 
-    def _some(self, kind: Literal["chunk", "blob"]) -> Iterator[Found]:
+    def _some(self, kind: Kind) -> Iterator[Found]:
         """The objects of a hashed kind; where there are very many, some of them, and others the next time."""
         self._breathe()
         start = f"{kind}/{self._entropy(32).hex()}"
@@ -175,7 +176,7 @@ class _Sweep:
         except (Damaged, NotFound) as error:
             self._problems.append(f"no chunk or blob was collected, for what is needed cannot be read: {error}")
 
-    def _unmentioned(self, kind: Literal["chunk", "blob"], mentioned: Collection[str]) -> Iterator[Found]:
+    def _unmentioned(self, kind: Kind, mentioned: Collection[str]) -> Iterator[Found]:
         for found in self._old(self._some(kind)):
             sha = digest(found.key, kind)
             if sha is not None and sha not in mentioned:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from persistence import snapshot
-from persistence.absent import Absent, Kind
-from persistence.blobs import Blobs
+from persistence.absent import Absent
+from persistence.blobs import Blobs, Kind
 from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
 from persistence.codec import BLOB_BYTES, clean, offload

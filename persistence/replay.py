@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import from_json
 
-from persistence.blobs import Blobs
+from persistence.blobs import Blobs, Kind
 from persistence.bodies import Place, Tails
 from persistence.clock import Clock, Ids
 from persistence.codec import Lost, decode, place_of
@@ -32,7 +32,7 @@ from persistence.snapshot import decode as decode_snapshot
 from persistence.streams import REIGNS, STREAMS
 from persistence.wal import Head
 
-Fetch = Callable[[Literal["chunk", "blob"], str], bytes]  #: what it is, its hash ─▶ its bytes
+Fetch = Callable[[Kind, str], bytes]  #: what it is, its hash ─▶ its bytes
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Means:
     fetch: Fetch | None = None
     replicated: bool = False
 
-    def fetching(self, kind: Literal["chunk", "blob"]) -> Callable[[str], bytes] | None:
+    def fetching(self, kind: Kind) -> Callable[[str], bytes] | None:
         """`fetch` for one kind of bytes."""
         return None if self.fetch is None else partial(self.fetch, kind)
 

@@ -17,15 +17,18 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from pydantic_core import from_json
 
 from persistence import needs, segment
+from persistence.blobs import Kind
 from persistence.disk import Disk, refused, write_all
 from persistence.errors import Damaged, FinnError, NotFound
 from persistence.frame import PREFIX_BYTES
 from persistence.layout import (
+    KEPT,
+    NOTHING,
     PROVE,
     LogObject,
     Manifest,
@@ -41,11 +44,10 @@ from persistence.layout import (
 from persistence.remote import Tip, together
 from persistence.scan import segment_name
 from persistence.segment import Span
-from persistence.snapshot import SUFFIX, Snapshot
+from persistence.snapshot import Snapshot, path_of
 from persistence.snapshot import decode as decode_snapshot
 from persistence.store import OBJECT_MAX, Store
 
-KEPT = 8  #: manifests that are kept with everything they name
 TOTAL_MAX = 1 << 30  #: bytes of snapshot and segments; what is kept after a floor is some ten megabytes
 SEG_MAX = 64 << 20  #: bytes of one segment: 10 MB and a last batch
 RATIO_MAX, INFLATED_MIN = 100, 64 << 20  #: a snapshot may become so many times its size, or this many bytes
@@ -93,7 +95,7 @@ def restore(
     seen = snapshot.seq if snapshot else 0
     laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms, seen=seen)
     if snapshot:
-        written(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
+        written(disk, path_of(into / "snapshots", snapshot.seq), data)
     return _built(shelf, laid or [_begun(shelf, snapshot, last, into / "wal", disk, ms)], snapshot, len(data))
 
 
@@ -166,7 +168,7 @@ def _lay(
 
 def _begun(shelf: "Shelf", snapshot: Snapshot | None, last: int, wal: Path, disk: Disk, ms: int) -> tuple[Span, int]:
     """A log of which the snapshot sums up everything: an empty segment says that it goes on there."""
-    chain = snapshot.chain if snapshot else segment.NOTHING
+    chain = snapshot.chain if snapshot else NOTHING
     empty = Span(last + 1, last, chain, chain, b"")
     whole = segment.growing(empty, epoch=shelf.manifest.epoch, writer=shelf.manifest.writer, ms=ms)
     written(disk, wal / segment_name(last + 1), whole)
@@ -364,7 +366,7 @@ def verified(store: Store, key: str, sha: str, size: int) -> bytes:
     raise Damaged(f"{key} in {store.url} is not what was written", hint=PROVE)
 
 
-def verified_body(store: Store, kind: Literal["chunk", "blob"], sha: str) -> bytes:
+def verified_body(store: Store, kind: Kind, sha: str) -> bytes:
     """A chunk's or a blob's bytes. Raises NotFound, Damaged, StoreError."""
     key = chunk_key(sha) if kind == "chunk" else blob_key(sha)
     for _ in range(2):

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from persistence.chunks import seq_of
 from persistence.errors import Damaged
-from persistence.frame import GENESIS, PREFIX_BYTES, encode, framed
+from persistence.frame import PREFIX_BYTES, encode, framed
+from persistence.layout import NOTHING
 from persistence.wal import FORMAT
-
-NOTHING = GENESIS.hex()  #: the digest before the first record
 
 _RECORD = re.compile(rb'^[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{"seq":(\d+),', re.MULTILINE)
 _HEADER = re.compile(rb'^.{83}\{"segment":\d+,"base_seq":(\d+),"base_sha":"([0-9a-f]{64})"')

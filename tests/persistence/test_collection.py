@@ -8,10 +8,10 @@ import pytest
 
 from persistence import collection, compaction
 from persistence.clock import FakeClock
-from persistence.collection import AGE_S, KEPT, Collected, boundary, collect, due, named, old
+from persistence.collection import AGE_S, Collected, boundary, collect, due, named, old
 from persistence.compaction import compact
 from persistence.errors import Fenced, StoreError, StoreUnreachable
-from persistence.layout import COLLECTED, HINT, blob_key, chunk_key, decode_hint, log_key, manifest_key
+from persistence.layout import COLLECTED, HINT, KEPT, blob_key, chunk_key, decode_hint, log_key, manifest_key
 from persistence.replica import Replica
 from persistence.store import Found
 from persistence.stores.memory import MemoryStore

@@ -8,10 +8,11 @@ import pytest
 from persistence import segment
 from persistence.disk import SystemDisk
 from persistence.errors import Damaged
+from persistence.layout import NOTHING
 from persistence.relation import Stand, digest_at, relate
 from persistence.remote import look
 from persistence.scan import Good, scan
-from persistence.segment import NOTHING, Span
+from persistence.segment import Span
 from persistence.stores.memory import MemoryStore
 from persistence.wal import Head
 from tests.persistence.journals import STREAM, killed
