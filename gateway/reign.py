@@ -25,7 +25,7 @@ from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
 from persistence.relation import digest_at, relate
-from persistence.remote import Tip, look
+from persistence.remote import Headless, Tip, look
 from persistence.replica import OBJECT_BYTES, Replica
 from persistence.runs import between
 from persistence.store import Store
@@ -89,6 +89,7 @@ class Reign:
         self._here = Here(journal)
         self._copying, self._filling = Thread("finn-replica"), Thread("finn-fill")
         self._mentions: Mentions = {}
+        self._collected: int | None = None  # the last log object when garbage was searched for
         self._error, self._since = recovered.degraded, writer.clock.now() if recovered.degraded else None
 
     async def serve(self) -> None:
@@ -144,7 +145,10 @@ class Reign:
     def _claim(self) -> Claimed:
         """Raises Fenced, and what may be tried again."""
         ground = self._ground()
-        tip = look(ground.own, clock=self._writer.clock)
+        try:
+            tip = look(ground.own, clock=self._writer.clock)
+        except Headless:
+            tip = None  # nothing can be made of what is there; what is here goes there again
         self._require_past(ground.own, tip)
         self.claimed = ground.claim(self._writer, tip, self.journal.epoch)
         self._require_past(ground.own, self.claimed.tip)  # between look and fence another may have brought more
@@ -208,15 +212,17 @@ class Reign:
             await self._filling.run(orphans.clear, store, journal.whole(ORPHANS).done, self.replication.confirmed)
 
     async def collect(self) -> None:
-        """What nobody needs any more goes from the store."""
-        if self.replica is None or self.replication is None:
+        """What nobody needs any more goes from the store. An idle log has no new garbage, so it is not searched."""
+        replica, replication = self.replica, self.replication
+        if replica is None or replication is None or replica.n == self._collected:
             return
         clock, entropy = self._writer.clock, self._writer.entropy
         collected = await self._copying.run(
-            collect, self.replica, self._mentions, clock=clock, entropy=entropy, breathe=self.replication.breathe
+            collect, replica, self._mentions, clock=clock, entropy=entropy, breathe=replication.breathe
         )
+        self._collected = replica.n
         _tell(collected.problems)
-        if not self.replica.manifest.conditional:
+        if not replica.manifest.conditional:
             await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
 
     async def note_commit(self, commit: str) -> None:

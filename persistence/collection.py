@@ -38,7 +38,6 @@ from persistence.replica import Replica
 from persistence.store import Found, Store
 
 AGE_S = 24 * 3600.0  #: what is younger is not collected, whatever it is
-EVERY_S = 24 * 3600.0  #: how often it is looked for
 LISTED = 20_000  #: names looked at below one prefix in one run; the next begins elsewhere
 PROVEN_S = 10.0  #: after so long it is proven again that the log is ours
 
@@ -55,11 +54,6 @@ class Collected:
 
 
 # ---------------------------------------------------------------- decisions
-
-
-def due(waited_s: float, written: int) -> bool:
-    """Whether to look again, so long and so many log objects after the last time: an idle log has no new garbage."""
-    return waited_s >= EVERY_S and written > 0
 
 
 def boundary(newest_first: Sequence[Manifest]) -> int:

@@ -103,6 +103,21 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         }
 
 
+async def test_a_log_that_did_not_grow_is_not_searched_for_garbage_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Watched(MemoryStore())
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+        assert it.storage._reign is not None
+        await it.storage._reign.collect()
+        assert ("list", "log/") in store.calls
+        store.calls.clear()
+        await it.storage._reign.collect()
+        assert [key for call, key in store.calls if call != "get"] == []
+
+
 async def test_a_clean_stop_leaves_everything_in_the_store_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
