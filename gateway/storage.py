@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from gateway.archiving import Archiving
@@ -26,7 +27,7 @@ from persistence import cascade, standby
 from persistence.cascade import Recovered
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import Disk
-from persistence.errors import FinnError, NotFound, StorageError, StoreError
+from persistence.errors import FinnError, NotFound, StorageError, StoreError, StoreUnreachable
 from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
@@ -197,10 +198,30 @@ class Storage:
             await self._reign.replication.admit()
 
     def fetch(self, kind: str, sha: str) -> bytes:
-        """A chunk or blob that this disk does not have. In any thread; raises NotFound, StoreError."""
-        if self._ground is None:
-            raise NotFound(f"{kind} {sha} is not here", hint="no store has answered")
-        return self._ground.get(KEYS[kind](sha))
+        """A chunk or blob that this disk does not have, from the store, else from git. In any thread.
+
+        Raises NotFound, and StoreError where a copy that may have it gives no answer.
+        """
+        why: FinnError = NotFound(f"{kind} {sha} is not here")
+        if self._ground is not None:
+            try:
+                data = self._ground.get(KEYS[kind](sha))
+            except NotFound as error:
+                why = error
+            else:
+                if sha256(data).hexdigest() == sha:
+                    return data
+                why = NotFound(f"{KEYS[kind](sha)} in {self._ground.own.url} does not hold what its name says")
+        elif self.store is not None:
+            why = StoreUnreachable(f"{kind} {sha} is not here, and {self.store.url} has not answered yet")
+        if self.archiving is None:
+            raise why
+        try:
+            data = self.archiving.body(sha)
+        except NotFound as error:
+            raise why from error
+        log.warning("%s; git has it", why.message)
+        return data
 
     # ------------------------------------------------------------ the end of a life, of the process
 

@@ -5,6 +5,7 @@
                                                        our own past        merge: two parents, our tree ─▶ push again
                                                        somebody else's     a branch of our own beside it, and said
     latest   the newest state, in the own folder or at the remote ─▶ restore
+    body     a single chunk or file of it, where every other copy of that is gone
 
 Never by force, so no commit is lost, whoever made it. The own folder is a copy of a copy: what stands in the way there
 is removed, and where it is damaged it goes to quarantine and is begun anew; the next push joins it to the remote.
@@ -12,6 +13,7 @@ is removed, and where it is damaged it goes to quarantine and is begun anew; the
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 from persistence import quarantine, tree
@@ -93,6 +95,7 @@ class Archive:
         self._ref = f"refs/heads/{self._branch}"
         self._git = Git(disk, paths.root / FOLDER, remote)
         self._tip: Tip | None = None
+        self._shelf: Mapping[str, str] | None = None  # where each body lies, once one was asked for
         self._prepared = False
 
     @property
@@ -321,6 +324,35 @@ class Archive:
         if not answer.ok:
             raise Damaged(f"the archive does not prove itself: {answer.gist}", hint="another source is used")
         return retrieve(self._git, state, into, means, epoch)
+
+    def body(self, sha: str) -> bytes:
+        """The chunk, file or long text of this hash, out of the newest commits. Raises NotFound, ArchiveError."""
+        if self._shelf is None:
+            self._shelf = dict(self._shelved())
+        if sha not in self._shelf:
+            raise NotFound(f"the archive has no {sha}")
+        try:
+            [data] = self._git.objects([self._shelf[sha]])
+        except Damaged as error:
+            raise NotFound(error.message) from error
+        if sha256(data).hexdigest() != sha:
+            raise NotFound(f"{self._shelf[sha]} in the archive is not what it was")
+        return data
+
+    def _shelved(self) -> Iterator[tuple[str, str]]:
+        """By its hash every body that is here or at the remote."""
+        self._prepare()
+        commits = [self._commit_of(self._ref)]
+        if self._git.remote:
+            try:
+                commits.append(self._fetch(self._git.remote, REMOTE_S))
+            except ArchiveError:
+                if commits == [None]:
+                    raise
+        for commit in filter(None, commits):
+            for path, entry in self._read(commit).index.items():
+                if entry.kind != "text":
+                    yield entry.sha256, f"{commit}:{path}"
 
     def _here(self) -> State | None:
         if not self._git.folder.is_dir():

@@ -365,6 +365,25 @@ def test_a_flipped_bit_in_a_body_costs_that_body_alone_and_it_is_named(
     assert it.say(past.session, "and on")["reply"] == "You said: and on"
 
 
+def test_a_flipped_bit_in_a_body_that_git_has_costs_nothing_and_it_is_told(
+    machines: Machines, past: Past, seed: int
+) -> None:
+    rng, place, remote = random.Random(seed), copied(past, machines.folder), Remote(machines.folder)
+    it = machines.one(place, remote)
+    assert it.stop() == 0  # with a commit of everything
+    assert remote.seq
+    gone(it.data)
+    (blob,) = (key for key, data in place.objects().items() if "/blob/" in key and data == b"a person wrote this")
+    flipped = [flip(place, key, rng) for key in (blob, newest(place, "chunk"))]
+    it.start()
+    assert source(it)["observedValue"] == "store"
+    assert texts(it, past.session) == past.said
+    assert (it.data / "workspace" / "by-hand.txt").read_text() == "a person wrote this"
+    assert [key for key in flipped if key not in it.log] == []
+    assert it.stop() == 0
+    assert it.verify()["ok"]
+
+
 def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they_are_named(
     machines: Machines, past: Past, seed: int
 ) -> None:
