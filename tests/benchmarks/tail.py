@@ -1,7 +1,7 @@
 """A start after a crash, with a tail as long as one gets: what came since the last snapshot, 10,000 records or 10 MB.
 
-All of it is proven and folded. The anchor is the same start with a log of a few records. Each start has a copy of its own:
-the first thing that finn does later is to take a snapshot.
+All of it is proven and folded. The anchor is the same start with a log of a few records. Each start has a copy of its
+own: the first thing that finn does later is to take a snapshot.
 """
 
 import shutil
