@@ -11,7 +11,7 @@ manifest before it trusts its own success. A day is measured by the store's own 
 the newest manifest. Whoever cannot be sure what is needed (a kept object that cannot be read) deletes no bodies.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from typing import Literal
@@ -19,7 +19,7 @@ from typing import Literal
 from persistence import needs
 from persistence.blobs import Kind
 from persistence.clock import Clock, Entropy
-from persistence.compaction import Breathe
+from persistence.compaction import Breathe, nobody_waits
 from persistence.errors import Damaged, NotFound
 from persistence.layout import (
     COLLECTED,
@@ -78,12 +78,8 @@ def named(manifests: Iterable[Manifest]) -> frozenset[str]:
 # ---------------------------------------------------------------- effects
 
 
-def _nothing() -> None:
-    """Nobody waits."""
-
-
 def collect(
-    replica: Replica, mentions: Mentions, *, clock: Clock, entropy: Entropy, breathe: Breathe = _nothing
+    replica: Replica, mentions: Mentions, *, clock: Clock, entropy: Entropy, breathe: Breathe = nobody_waits
 ) -> Collected:
     """Deletes what nobody needs. Called by the thread that flushes; `breathe` may flush, and nothing else.
 
@@ -238,7 +234,7 @@ class _Sweep:
             self._proven = self._clock.monotonic()
 
 
-def manifests(store: Store, newest: Manifest, breathe: Callable[[], None] = _nothing) -> list[Manifest]:
+def manifests(store: Store, newest: Manifest, breathe: Breathe = nobody_waits) -> list[Manifest]:
     """The newest manifests that are there and hold what they say, newest first; as many as are kept."""
     found = [newest]
     for m in range(newest.m - 1, max(newest.m - KEPT, -1), -1):

@@ -140,11 +140,11 @@ def snapped(data: bytes, name: str) -> Snapped:
     return Snapped(snapshot.seq, snapshot.chain, floor, chunks, data, needs.quoted(state) - {snapshot.chain})
 
 
-def _nothing() -> None:
-    """Nobody waits."""
+def nobody_waits() -> None:
+    """The breath of who has nothing to send meanwhile."""
 
 
-def compact(replica: Replica, taken: Snapped | None, *, breathe: Breathe = _nothing) -> Compacted:
+def compact(replica: Replica, taken: Snapped | None, *, breathe: Breathe = nobody_waits) -> Compacted:
     """Puts the present tail into segments and the snapshot beside them, and commits both in a manifest.
 
     Called by the thread that flushes; `breathe` may flush. Raises StoreError (nothing is lost, try again), Fenced.
