@@ -14,6 +14,7 @@ again later and goes on where it was. After Fenced or StoreLost nothing here wil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -37,7 +38,7 @@ from persistence.layout import (
     log_key,
     manifest_key,
 )
-from persistence.remote import AHEAD, FRESH_S, Tip, look
+from persistence.remote import AHEAD, FRESH_S, Tip, look, together
 from persistence.runs import Run
 from persistence.store import Store
 
@@ -249,7 +250,7 @@ class Replica:
 
         Raises Fenced, StoreError, StoreLost.
         """
-        turns = (self.prove, self._answer, self._stand, self._answer)
+        turns = (self.prove, self._answer, self._stand_by_turns, self._answer)
         self._turn, turn = (self._turn + 1) % len(turns), turns[self._turn]
         turn()
 
@@ -270,21 +271,33 @@ class Replica:
     def _stand_firm(self) -> None:
         """Before something is put on top of what is there, after a while in which anything may have become of it."""
         if self._clock.boottime() - self._stood > STAND_S:
-            if self._foot != self._last_key:
-                self._stand()
-            self._stand()
+            self._stand(self._foot, self._last_key, manifest_key(self.manifest.m))
+            self._foot = self._last_key
 
-    def _stand(self) -> None:
-        """Looks whether what was there the last time is there still. Raises StoreLost, Fenced, StoreError."""
+    def _stand_by_turns(self) -> None:
+        """The same of a writer that has nothing to say, in one request: now the log, now the manifest."""
+        head = manifest_key(self.manifest.m)
+        self._stand(self._foot)
+        self._foot = self._last_key if self._foot == head else head
+
+    def _stand(self, *keys: str) -> None:
+        """Looks whether these are there still. Raises StoreLost, Fenced, StoreError."""
         self.settle()
-        now, key = self._clock.boottime(), self._foot
+        now, asked = self._clock.boottime(), tuple(dict.fromkeys(keys))
+        there = together([partial(self._is_there, key) for key in asked], self._threads)
+        if not all(there):
+            gone = asked[there.index(False)]
+            with suppress(Damaged):  # so it is where only some of it went
+                self._newest(gone)  # where another writes, it may have collected ours
+            raise self._lose(_lost(self.store, gone))
+        self._stood = now
+
+    def _is_there(self, key: str) -> bool:
         try:
             self.store.get(key, 0, 1)
         except NotFound:
-            with suppress(Damaged):  # so it is where only some of it went
-                self._newest(key)  # where another writes, it may have collected ours
-            raise self._lose(_lost(self.store, key)) from None
-        self._foot, self._stood = self._last_key, now
+            return False
+        return True
 
     def _answer(self) -> None:
         self.settle()
