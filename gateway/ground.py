@@ -12,7 +12,7 @@ from persistence import cascade, unfenced
 from persistence.claim import Claimed, claim
 from persistence.clock import Clock, Entropy
 from persistence.disk import Disk
-from persistence.errors import NotFound
+from persistence.errors import Damaged, NotFound
 from persistence.layout import HINT
 from persistence.probe import probe
 from persistence.remote import Tip, look
@@ -65,13 +65,16 @@ class Ground:
 
 
 def find(store: Store, writer: Writer) -> Ground:
-    """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Damaged, Newer."""
+    """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Newer."""
     try:
         return Ground(_Hinted(store, store.get(HINT)), store)
     except NotFound:
         pass  # it is advice: that it is not there says nothing
-    if look(store, clock=writer.clock) is not None:
-        return Ground(store, store)
+    try:
+        if look(store, clock=writer.clock) is not None:
+            return Ground(store, store)
+    except Damaged:
+        return Ground(store, store)  # a log was claimed there once; what to do about it is the recovery's to decide
     best = unfenced.survey(store, clock=writer.clock).best
     if best is None and probe(store, writer.entropy):
         return Ground(store, store)

@@ -89,7 +89,8 @@ class Storage:
             store=ground.past if ground else self.store,
             archive=self.archiving.archive if self.archiving is not None else None,
             claim_with=claim_with if ground and ground.conditional else None,
-            patience_s=PATIENCE_S if ground else 0.0,
+            patience_s=PATIENCE_S,
+            silence="" if ground or self.store is None else self._error,
         )
         if ground is not None and not ground.conditional and not recovered.degraded:
             recovered = await thread.run(self._begin_unfenced, ground, recovered)
@@ -102,9 +103,17 @@ class Storage:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._asking.run(self._find)
-            except (FinnError, OSError) as error:  # a TimeoutError is one
-                log.warning("the store does not say what it holds: %s", error)
+                self._note("")
+            except TimeoutError:
+                self._note(f"{self.store.url} has not said within {PATIENCE_S:g} s what it holds")
+            except (FinnError, OSError) as error:
+                self._note(str(error))
+        if self._ground is None and self._error:
+            log.warning("the store does not say what it holds: %s", self._error)
         return self._ground
+
+    def _note(self, error: str) -> None:
+        self._error, self._since = error, (self._since or self._clock.now()) if error else None
 
     def _find(self) -> Ground:
         """Waits for the store; what it said once is so for this process."""
@@ -136,11 +145,13 @@ class Storage:
                 standing = await self._asking.run(
                     standby.step, self._store(), standing, clock=writer.clock, entropy=writer.entropy
                 )
-                self._error, self._since, failures = "", None, 0
+                self._note("")
+                failures = 0
                 if standing.may_act:
                     break
             except (FinnError, OSError) as error:
-                self._error, self._since, failures = str(error), self._since or writer.clock.now(), failures + 1
+                self._note(str(error))
+                failures += 1
             wait_s = max(standby.LOOK_S, pause_s(failures, writer.entropy) if failures else 0.0)
         self._fenced = False
 
