@@ -140,10 +140,12 @@ def _in(disk: Disk, root: Path) -> None:
     building = root / RESTORING
     for folder in _folders(disk, building):
         files = disk.names(building / folder)
+        disk.mkdir(root / folder)
         if files:
-            disk.mkdir(root / folder)
             _move(disk, building / folder, root / folder, files)
             disk.sync_folder((root / folder).parent)
+        else:  # they may have been moved before a crash, in or out, and nobody knows whether durably
+            disk.sync_folder(root / folder)
     if RESTORED in disk.names(building):
         disk.rename(building / RESTORED, root / RESTORED)
     disk.sync_folder(root)

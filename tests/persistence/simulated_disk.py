@@ -144,7 +144,9 @@ class SimulatedDisk(SystemDisk):
         left: dict[int, bytes] = {}
         for path, inode in names.items():
             data = left.setdefault(id(inode), inode.after_crash(rng))
-            (into / path.relative_to(self._root)).write_bytes(data)
+            copy = into / path.relative_to(self._root)
+            copy.parent.mkdir(parents=True, exist_ok=True)  # gone no sooner than its files are
+            copy.write_bytes(data)
 
 
 def _flags(handle: int) -> int:

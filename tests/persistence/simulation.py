@@ -82,6 +82,7 @@ class Net(FaultyStore):
     def __init__(self, store: Store, rng: random.Random, fuse: Fuse) -> None:
         super().__init__(store, rng, rate=RATE)
         self._fuse = fuse
+        self._refused = ""
 
     @contextmanager
     def calm(self) -> Iterator[None]:  # type: ignore[override]
@@ -94,14 +95,30 @@ class Net(FaultyStore):
             self.down, self._rate, self._stale = before
 
     def set(self, rate: float) -> None:
-        """That share of the calls fails from now on."""
-        self._rate = rate
+        """That share of the calls fails from now on, and more of the listings are old."""
+        self._rate, self._stale = rate, min(1.0, 5 * rate)
+
+    def refuse(self, what: str) -> None:
+        """Calls that begin so are not answered from now on; empty: all are."""
+        self._refused = what
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         self._fuse.check()
+        if self._refused and what.startswith(self._refused):
+            raise self._fault("refused", what)
         if what.startswith(("get", "list")):
             return super()._call(what, call)
         return self._fuse.around(lambda: FaultyStore._call(self, what, call))
+
+
+class _Worst(random.Random):
+    """Takes away whatever may be taken."""
+
+    def random(self) -> float:
+        return 0.0
+
+    def getrandbits(self, k: int) -> int:
+        return 0
 
 
 class Owed(NamedTuple):
@@ -152,12 +169,12 @@ class Machine:
             self.root.mkdir()
         self.disk = FusedDisk(self.root, self.fuse)
 
-    def after_power_cut(self) -> None:
+    def after_power_cut(self, rng: random.Random) -> None:
         """The disk as the cut left it."""
         old, before = self.disk, self.root
         self.root = self._world.folder / f"{self.name}{self._disks}"
         self._disks += 1
-        old.crash(self.root, self.rng)
+        old.crash(self.root, rng)
         shutil.rmtree(before)
         self.disk = FusedDisk(self.root, self.fuse)
 
@@ -416,9 +433,9 @@ class World:
         return "dead"
 
     def _power(self, machine: Machine, number: int) -> str:
-        """The power goes off, and what was not synced may be lost."""
+        """The power goes off, and what was not synced may be lost; with number 1 all of it is."""
         self._drop(machine)
-        machine.after_power_cut()
+        machine.after_power_cut(_Worst() if number == 1 else machine.rng)
         self.crashes["power"] += 1
         return "dead"
 
