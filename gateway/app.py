@@ -328,6 +328,8 @@ class Finn:
         if rooms is not None and self._storage is not None:
             await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
             await self._storage.finish(rooms.journal, budget_s, end)
+        if rooms is not None:
+            rooms.turns.give_up()
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):
