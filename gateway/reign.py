@@ -20,12 +20,22 @@ from persistence import compaction, orphans, standby, unfenced
 from persistence.cascade import Recovered
 from persistence.claim import Claimed, overtaken
 from persistence.collection import Mentions, collect
-from persistence.errors import Damaged, Fenced, FinnError, NotFound, StoreError, StoreLost, StoreRefused, first
+from persistence.errors import (
+    Damaged,
+    Fenced,
+    FinnError,
+    Headless,
+    NotFound,
+    OtherHistory,
+    StoreError,
+    StoreLost,
+    first,
+)
 from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
 from persistence.relation import digest_at, relate
-from persistence.remote import Headless, Tip, look
+from persistence.remote import Tip, look
 from persistence.replica import OBJECT_BYTES, Replica
 from persistence.runs import between
 from persistence.store import Store
@@ -35,10 +45,6 @@ AGAIN_S = 0.25  #: between two attempts of the last flush
 ELSEWHERE_S = 600.0  #: before a store with somebody else's history is looked at again
 
 log = logging.getLogger("finn.reign")
-
-
-class OtherHistory(StoreRefused):
-    """The store holds a log that has nothing in common with this one. A person has to say which of the two is meant."""
 
 
 class Here:

@@ -36,14 +36,14 @@ from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
 from persistence.clock import Entropy
 from persistence.disk import Disk
-from persistence.errors import ArchiveError, Damaged, Newer, SourceSilent, StoreError
+from persistence.errors import ArchiveError, Damaged, Headless, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
 from persistence.layout import NOTHING
 from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
 from persistence.relation import Relation, Stand, digest_at, relate
-from persistence.remote import Headless, Tip, look
+from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
 from persistence.replica import OBJECT_BYTES
 from persistence.runs import Runs, between
@@ -163,8 +163,7 @@ def recover(
     (another claimed at the same time), StorageError. The store is waited for `patience_s` where the log is here too,
     and git where it is needed. `silence` says why the store did not answer a moment ago; then it is not asked.
     """
-    for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs, paths.quarantine):
-        means.disk.mkdir(folder)
+    paths.make(means.disk)
     lock = hold(paths.wal)
     try:
         return _Start(paths, folds, means, store, archive, claim_with, patience_s, silence, lock).recover()

@@ -9,6 +9,7 @@ FinnError
 │   ├── StorageFailed     an I/O error; whether the bytes are there is unknown
 │   └── StorageClosed     the log is closed, or was closed while the caller waited
 ├── Damaged               bytes that are not what was written
+│   └── Headless          a log in the store without any manifest
 ├── Newer                 sound bytes that only a later release can read
 ├── TooLarge              a record or a request above its limit
 ├── NotFound              no such session, message, file or command
@@ -22,6 +23,7 @@ FinnError
 ├── StoreError            the object store did not take or give what was asked
 │   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
 │   ├── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+│   │   └── OtherHistory  the store holds a log that has nothing in common with this one
 │   └── StoreLost         what the store had confirmed is there no more
 ├── SourceSilent          nothing is here, and a copy that may hold everything does not answer
 ├── ArchiveError          git could not do what the archive needs
@@ -103,6 +105,10 @@ class Damaged(FinnError):
     code = "damaged"
 
 
+class Headless(Damaged):
+    """There are objects of a log, and no manifest, not even the first: somebody took them away."""
+
+
 class Newer(FinnError):
     """A later release wrote this. Nothing is built on it here, and nothing of it is overwritten."""
 
@@ -179,6 +185,10 @@ class StoreRefused(StoreError):
     """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
 
     retryable = False
+
+
+class OtherHistory(StoreRefused):
+    """A person has to say which of the two logs is meant; until then neither is written over the other."""
 
 
 class StoreLost(StoreError):

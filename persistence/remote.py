@@ -21,7 +21,7 @@ from itertools import count
 from typing import TypeVar
 
 from persistence.clock import Clock
-from persistence.errors import Damaged, NotFound, StoreUnreachable
+from persistence.errors import Damaged, Headless, NotFound, StoreUnreachable
 from persistence.layout import (
     COLLECTED,
     HINT,
@@ -41,10 +41,6 @@ T = TypeVar("T")
 
 AHEAD = 8  #: log objects that are asked for at once
 FRESH_S = 3600.0  #: how long a look may be built on; what it saw as missing is collected after 24 h at the earliest
-
-
-class Headless(Damaged):
-    """There are objects of a log, and no manifest, not even the first: somebody took them away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,11 @@ class Paths:
     def quarantine(self) -> Path:
         return self.root / "quarantine"
 
+    def make(self, disk: Disk) -> None:
+        """They are there afterwards. Raises OSError."""
+        for folder in (self.wal, self.snapshots, self.chunks, self.blobs, self.quarantine):
+            disk.mkdir(folder)
+
 
 @dataclass(frozen=True)
 class Means:
@@ -109,8 +114,7 @@ def prepare(
 
     Raises Locked, StorageError, OSError, and then the lock is free.
     """
-    for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs, paths.quarantine):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.make(means.disk)
     lock = lock or hold(paths.wal)
     try:
         return lock, replay(paths, folds, means)
