@@ -332,7 +332,6 @@ def test_a_flipped_bit_in_what_describes_the_log_is_told_and_costs_nothing(
     machines: Machines, past: Past, seed: int
 ) -> None:
     rng, place = random.Random(seed), copied(past, machines.folder)
-    place.put("main/manifest/HINT", b"\x00")
     flipped = [flip(place, newest(place, kind), rng) for kind in ("manifest", "snap", "seg")]
     it = machines.one(place)
     assert source(it)["observedValue"] == "store"
@@ -390,6 +389,7 @@ def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they
     place = copied(past, machines.folder)
     tail = (key for key, data in place.objects().items() if "/log/" in key and b'"text":"Kept: keep-1"' in data)
     key = max(tail)
+    place.put("main/manifest/HINT", b"\x00")  # which is advice, and costs nothing
     whole, flipped = place.objects()[key].decode(), flip(place, key, random.Random(seed))
     it = machines.one(place)
     told = source(it)
