@@ -130,7 +130,7 @@ def test_puts_whose_answer_is_lost_lose_and_double_nothing(bucket: Bucket, level
     proxy.add(Fault("reset_after", "PUT", MANIFEST), Fault("reset_after", "PUT", LOG))  # of the claim
     it = bucket.finn(FINN_DURABILITY=level)
     session = it.new_session()
-    rounds = count(5, 100)
+    rounds = count(4, 100)
     for number in range(rounds):
         proxy.add(Fault("reset_after", "PUT", after=draw.randrange(2), times=draw.randrange(1, 3)))
         it.say(session, f"{number} {LARGER if number == 2 else ''}")

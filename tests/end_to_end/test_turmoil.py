@@ -111,7 +111,7 @@ class One:
 
 
 def test_what_was_acknowledged_in_any_turmoil_is_there_once(tmp_path: Path, server: S3Server, seed: int) -> None:
-    for number in range(count(1, 30)):
+    for number in range(count(1, 20)):
         draw, bucket = random.Random(f"{seed} {number}"), Bucket(tmp_path / str(number), server)
         level = draw.choice(["local", "store"])
         try:
@@ -121,7 +121,7 @@ def test_what_was_acknowledged_in_any_turmoil_is_there_once(tmp_path: Path, serv
             saved(pair[0].it)
             for one in pair:
                 one.session = session
-            for _ in range(count(14, 70)):
+            for _ in range(count(14, 40)):
                 draw.choice(pair).step()
             for one in pair:
                 one.kill()
