@@ -177,7 +177,11 @@ class Reign:
     async def _upkeep(self) -> None:
         """After a flush: the tail is put together where it has grown long, or where nothing can be made of it alone."""
         replica = self.replica
-        if replica and (compaction.due(replica.tail_objects, replica.tail_bytes) or not replica.complete):
+        if replica is None:
+            return
+        _tell(replica.problems)
+        replica.problems = ()
+        if compaction.due(replica.tail_objects, replica.tail_bytes) or not replica.complete:
             await self._compact(replica)
 
     async def _compact(self, replica: Replica) -> None:

@@ -99,9 +99,8 @@ class Replica:
         self.confirmed, self.chain = tip.seq, tip.chain
         self.n, self.previous = tip.n, tip.previous
         self.tail = tuple(Laid(one.header, len(one.body), one.sha256) for one in tip.tail)
-        self.confirmed_at: float | None = None  #: wall time of the last confirmation
         self.known: set[str] = set()  #: keys of blobs and chunks that this life knows to be in the store
-        self.problems: tuple[str, ...] = ()
+        self.problems: tuple[str, ...] = ()  #: what was left out, until somebody has told it and empties this
         self._clock = clock
         self._entropy = entropy
         self._threads = threads
@@ -217,7 +216,6 @@ class Replica:
         self.n, self.previous = one.header.n, one.sha256
         self.confirmed, self.chain = one.header.last, one.header.chain_out
         self.tail = (*self.tail, Laid(one.header, len(one.body), one.sha256))
-        self.confirmed_at = self._clock.now()
 
     def _stepped_over(self, found: bytes, one: LogObject) -> LogObject:
         """The object for the number after, where the bytes under its own belong to nobody who could be the writer.

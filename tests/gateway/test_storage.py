@@ -19,6 +19,7 @@ from gateway.settings import read
 from persistence.clock import SystemClock, system_entropy
 from persistence.errors import Exists, StoreUnreachable
 from persistence.events import SessionCreated
+from persistence.layout import log_key
 from persistence.store import Store
 from persistence.stores.memory import MemoryStore
 from scheduler.health import Fact
@@ -101,6 +102,20 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "orphans": "",
             "prune": "",
         }
+
+
+async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+        assert it.storage._reign is not None and it.storage._reign.replica is not None
+        strange = log_key(it.storage._reign.replica.n + 1)
+        store.put(strange, b"of nobody")
+        await it.session()
+        await it.until(lambda: f"{strange} holds what this writer did not write" in caplog.text)
 
 
 async def test_a_log_that_did_not_grow_is_not_searched_for_garbage_again(
