@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.persistence.simulation import World
+from tests.persistence.simulation import World, folder_in_memory
 from tests.persistence.stepped import Loop, stepped
 
 LONG = 28  # a number with which `say` says something longer than a record holds
@@ -22,9 +22,9 @@ def calm(seed: int, folder: Path, loop: Loop) -> World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, seed: int) -> Iterator[World]:
-    with stepped() as loop:
-        made = calm(seed, tmp_path, loop)
+def world(seed: int) -> Iterator[World]:
+    with folder_in_memory() as folder, stepped() as loop:
+        made = calm(seed, folder, loop)
         yield made
         made.leave()
 
@@ -102,32 +102,31 @@ def test_a_start_folds_long_texts_though_the_store_does_not_answer(world: World)
     world.end()
 
 
-def test_a_swap_that_is_killed_anywhere_and_finished_later_is_there_after_a_power_cut(
-    tmp_path: Path, seed: int
-) -> None:
+def test_a_swap_that_is_killed_anywhere_and_finished_later_is_there_after_a_power_cut(seed: int) -> None:
     """What was moved before the kill was not made durable after it: an old snapshot could come back beside the log."""
-    effects, cut = 0, True
-    with stepped() as loop:
-        while cut:
-            effects += 1
-            folder = tmp_path / f"{effects}"
-            folder.mkdir()
-            world = calm(seed, folder, loop)
-            world.do("start", "A", LOCAL)
-            for act, number in (("say", LONG), ("snapshot", 0), ("flush", 0)):
-                world.do(act, "A", number)
-            world.do("start", "B", LOCAL)
-            world.do("say", "A", LONG)
-            world.do("snapshot", "A")
-            world.do("kill", "A")
-            world.do("say", "B", LONG)
-            world.do("flush", "B")
-            cut = world.crash("start", "A", LOCAL, effects, "kill") == "cut"
+    effects = 1
+    while swapped(seed, effects):
+        effects += 1
+    assert effects > 20
+
+
+def swapped(seed: int, effects: int) -> bool:
+    """A log is swapped for another, killed at so many effects, finished, and the power cut. Whether it was killed."""
+    with folder_in_memory() as folder, stepped() as loop:
+        world = calm(seed, folder, loop)
+        world.do("start", "A", LOCAL)
+        for act in ("say", "snapshot", "flush"):
+            world.do(act, "A", LONG)
+        world.do("start", "B", LOCAL)
+        for act in ("say", "snapshot", "kill"):
+            world.do(act, "A", LONG)
+        for act in ("say", "flush"):
+            world.do(act, "B", LONG)
+        outcome = world.crash("start", "A", LOCAL, effects, "kill")
+        for _ in range(2):
             world.do("start", "A", LOCAL)
             world.do("tell", "A")
             world.do("power", "A", 1)
-            world.do("start", "A", LOCAL)
-            world.do("tell", "A")
-            world.end()
-            world.leave()
-    assert effects > 20
+        world.end()
+        world.leave()
+    return outcome == "cut"

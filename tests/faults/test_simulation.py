@@ -10,7 +10,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -23,13 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from tests.conftest import count
 from tests.persistence.annals import Broken
-from tests.persistence.simulation import CRASHING, NAMES, UP, World
+from tests.persistence.simulation import CRASHING, NAMES, UP, World, folder_in_memory
 from tests.persistence.stepped import stepped
 
 STEPS = 100  #: of one world
 CRASHES = count(3_000, 900_000)
 CHOSEN_CRASHES = count(2_000, 100_000)  #: in worlds whose steps hypothesis chooses
-MEMORY = Path("/dev/shm")
 
 pytestmark = pytest.mark.slow
 
@@ -37,8 +35,8 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def world(seed: int) -> Iterator[World]:
     """A world that is gone afterwards. What fails in it says how to come back to it."""
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as folder, stepped() as loop:
-        made = World(seed, Path(folder), loop)
+    with folder_in_memory() as folder, stepped() as loop:
+        made = World(seed, folder, loop)
         try:
             yield made
         except Exception as broken:
@@ -165,14 +163,14 @@ def flip(data: bytes, rng: random.Random) -> bytes:
 class Spoiler:
     """Flips one byte of a world that has come to its end, looks what becomes of it, and puts everything back."""
 
-    def __init__(self, made: World, rng: random.Random, copies: Path) -> None:
+    def __init__(self, made: World, rng: random.Random) -> None:
         self.everything = {*made.annals.seq_of, *made.annals.recovered}
         made.do("burn", "B")
         made.spoilt = True
         self._made = made
         self._rng = rng
         self._objects = dict(made.annals.objects)
-        self._disk = shutil.copytree(made.machines["A"].root, copies / "A")
+        self._disk = shutil.copytree(made.machines["A"].root, made.folder / "before")
 
     def file(self) -> str:
         """One of A's disk."""
@@ -216,13 +214,13 @@ class Spoiler:
         raise Broken(f"I6: a byte of {where} was flipped, {sorted(self.everything - heard.keys())} are gone, untold")
 
 
-def test_a_flipped_byte_anywhere_is_mended_or_told(seed: int, tmp_path: Path) -> None:
+def test_a_flipped_byte_anywhere_is_mended_or_told(seed: int) -> None:
     outcomes: Counter[str] = Counter()
     for number in range(count(15, 1_000)):
         with world(seed + number) as made:
             made.walk(STEPS // 2)
             made.end()
-            spoiler = Spoiler(made, random.Random(f"flip {seed + number}"), tmp_path / f"{number}")
+            spoiler = Spoiler(made, random.Random(f"flip {seed + number}"))
             for _ in range(count(10, 50)):
                 outcomes[f"file {spoiler.outcome(spoiler.file())}"] += 1
                 outcomes[f"object {spoiler.outcome(spoiler.object(alone=False))}"] += 1

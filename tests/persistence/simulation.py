@@ -17,6 +17,7 @@ import os
 import random
 import re
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -203,6 +204,14 @@ class Machine:
         folders = (self.root / "wal", self.root / "quarantine", self.root / ".restoring" / "wal")
         found = [path for folder in folders if folder.is_dir() for path in sorted(folder.rglob("*.wal"))]
         return b"".join(path.read_bytes() for path in found)
+
+
+@contextmanager
+def folder_in_memory() -> Iterator[Path]:
+    """A folder for a world, in memory where the machine has that: nothing here asks a real disk for anything."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        yield Path(folder)
 
 
 class World:
