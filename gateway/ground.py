@@ -34,11 +34,15 @@ class Writer:
 
 @dataclass(frozen=True)
 class Ground:
-    """`past` is read at a start, `own` is written. `conditional` False: nobody can be fenced here."""
+    """`past` is read at a start, `own` is written. `conditional` False: nobody can be fenced here.
+
+    `problems` are sentences about other writers' pasts that cannot be used.
+    """
 
     past: Store
     own: Store
     conditional: bool = True
+    problems: tuple[str, ...] = ()
 
     def get(self, key: str) -> bytes:
         """An object of ours, or of the past. Raises NotFound, StoreError."""
@@ -75,11 +79,11 @@ def find(store: Store, writer: Writer) -> Ground:
             return Ground(store, store)
     except Damaged:
         return Ground(store, store)  # a log was claimed there once; what to do about it is the recovery's to decide
-    best = unfenced.survey(store, clock=writer.clock).best
-    if best is None and probe(store, writer.entropy):
-        return Ground(store, store)
+    survey = unfenced.survey(store, clock=writer.clock)
+    if survey.best is None and probe(store, writer.entropy):
+        return Ground(store, store, problems=survey.problems)
     own = unfenced.own(store, writer.name)
-    return Ground(best.store if best else own, own, conditional=False)
+    return Ground(survey.best.store if survey.best else own, own, conditional=False, problems=survey.problems)
 
 
 class _Hinted:

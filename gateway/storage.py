@@ -92,8 +92,11 @@ class Storage:
             patience_s=PATIENCE_S,
             silence="" if ground or self.store is None else self._error,
         )
-        if ground is not None and not ground.conditional and not recovered.degraded:
-            recovered = await thread.run(self._begin_unfenced, ground, recovered)
+        if ground is not None:
+            problems = (*ground.problems, *recovered.origin.problems)
+            recovered = replace(recovered, origin=replace(recovered.origin, problems=problems))
+            if not ground.conditional and not recovered.degraded:
+                recovered = await thread.run(self._begin_unfenced, ground, recovered)
         thread.end()
         return recovered
 

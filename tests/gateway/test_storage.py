@@ -249,6 +249,19 @@ async def test_a_store_that_ignores_conditions_is_said_and_nothing_is_overwritte
         assert it.finn.rooms().journal.epoch > epoch
 
 
+async def test_a_writers_past_that_cannot_be_used_is_said_where_nobody_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Careless()
+    async with living(tmp_path / "one", store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+    store.objects.update({key: b"damaged" for key in store.objects if "/manifest/" in key})
+    async with living(tmp_path / "two", store, monkeypatch) as it:
+        await it.serving()
+        assert "cannot be used" in it.finn.rooms().journal.loss
+
+
 async def test_at_level_store_what_was_not_confirmed_is_seen_by_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
