@@ -22,7 +22,8 @@ state      events          what can happen, and what it is once it is durable
            chunks          sealed message bodies
            codec           records as JSON, and back
            fold            the only way state changes
-           streams         where the bodies of a stream are; the reigns of the log's writers
+           streams         where the bodies of a stream are
+           reigns          which writer had which epoch, from which seq on
            snapshot        folded state on disk, so that a start replays little
            needs           what stored bytes need besides themselves
            sealed          finished segments that a snapshot has in its state: indexed, not folded

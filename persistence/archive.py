@@ -35,10 +35,10 @@ from persistence.errors import (
 )
 from persistence.git import LOCAL_S, REMOTE_S, Answer, Git, Remote, away, branch, failed
 from persistence.picture import Picture, Source, of
+from persistence.reigns import REIGNS, Reigns
 from persistence.relation import digest_at
 from persistence.replay import Means, Paths
 from persistence.retrieval import SNAPSHOT_BYTES, Retrieved, retrieve, unpacked
-from persistence.streams import REIGNS, Reigns
 from persistence.tree import BLOBS, Entry, State
 
 FOLDER = "git"

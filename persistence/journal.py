@@ -25,10 +25,11 @@ from persistence.fold import Fold, Folded
 from persistence.level import Level
 from persistence.origin import Origin, Source
 from persistence.pruning import prune
+from persistence.reigns import REIGNS, Reigns
 from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.runs import Run, Runs
 from persistence.snapshot import Snapshot
-from persistence.streams import REIGNS, STREAMS, Reigns, Stream
+from persistence.streams import STREAMS, Stream
 from persistence.subscription import Moment, Subscription
 from persistence.wal import Pending, Wal, Written
 

@@ -20,12 +20,13 @@ from typing import Literal, NamedTuple
 
 from persistence.disk import Disk, read, refused
 from persistence.layout import LogObject
+from persistence.reigns import REIGNS
 from persistence.remote import Tip
 from persistence.restoration import Piece, opened_snapshot, verified
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
 from persistence.store import Store
-from persistence.streams import REIGNS, STREAMS
+from persistence.streams import STREAMS
 from persistence.wal import Head
 
 Relation = Literal["same", "ahead", "behind", "beyond", "diverged", "unrelated"]

@@ -25,11 +25,12 @@ from persistence.fold import Fold, Folded
 from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
 from persistence.redact import Redactor
+from persistence.reigns import REIGNS
 from persistence.scan import Damage, Good, segments
 from persistence.sealed import proven
 from persistence.snapshot import Held, Snapshot, listed
 from persistence.snapshot import decode as decode_snapshot
-from persistence.streams import REIGNS, STREAMS
+from persistence.streams import STREAMS
 from persistence.wal import Head
 
 Fetch = Callable[[Kind, str], bytes]  #: what it is, its hash ─▶ its bytes
