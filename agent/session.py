@@ -155,7 +155,8 @@ def step(session: Session, record: Record) -> Session:
     if not session.created_seq or (session.waiting and session.running is None):
         session = changed(session, _told_late(session, record))
     changes = STEPS[type(record.event)](session, record, record.event)
-    return changed(session, {**changes, "updated_at": record.time})
+    changes["updated_at"] = record.time  # the step made it, and nobody else holds it
+    return changed(session, changes)
 
 
 def _told_late(session: Session, record: Record) -> Changes:

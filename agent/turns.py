@@ -106,6 +106,7 @@ class Turns:
         self._group: asyncio.TaskGroup | None = None
         self._draining = self._drained = False
         self._awaited: set[Subscription] = set()
+        self._over = asyncio.Event()
 
     # ------------------------------------------------------------ what is
 
@@ -184,8 +185,17 @@ class Turns:
         return await self._journal.commit(event, stream=session, by=by)
 
     async def _arrival(self, arriving: asyncio.Future[Record]) -> None:
-        """Waits until a message is taken or refused; for the store no longer than a caller can wait."""
-        if not await in_time(arriving, self._journal, self._agent.clock):
+        """Waits until a message is taken or refused, as long as a caller can wait for the store, and finn is here."""
+        taken = asyncio.ensure_future(in_time(arriving, self._journal, self._agent.clock))
+        over = asyncio.ensure_future(self._over.wait())
+        try:
+            await asyncio.wait([taken, over], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            taken.cancel()
+            over.cancel()
+        if not arriving.done() and self._over.is_set():
+            raise Draining("finn stopped before this was confirmed", hint="send it again under the same request id")
+        if not arriving.done():
             raise StoreUnreachable(
                 f"the store has not confirmed this within {STORE_WAIT_S:.0f} s",
                 hint="it is taken once the store answers; a prompt may be sent again under the same request id",
@@ -265,6 +275,10 @@ class Turns:
         self._draining = self._drained = True
         for subscription in self._awaited:
             subscription.close()
+
+    def give_up(self) -> None:
+        """Tells whoever waits for a message to be taken that finn stops before that is known."""
+        self._over.set()
 
     def _follow(self, record: Record) -> None:
         """Keeps an eye on the log: what was said is run, whoever said it and whether or not they still wait."""

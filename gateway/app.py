@@ -243,12 +243,13 @@ class Finn:
         workspace, grimoires = root / "workspace", root / "grimoires"
         mirrors = settings.data_dir / "state" / "sessions"
         journal = await Journal.open(settings.data_dir, FOLDS, self._means, origin)
+        lost = {root for root in (workspace, grimoires) if not root.exists()}  # nobody deletes file by file like that
         await asyncio.to_thread(_make, workspace, grimoires, mirrors)
         limits = Limits(file_bytes=settings.workspace_file_max, total_bytes=settings.workspace_max)
         notes = Files(journal, disk, self.redactor, "grimoires", grimoires, limits)
         roots = (notes, Files(journal, disk, self.redactor, "workspace", workspace, limits))
-        if journal.source != "local":
-            for each in roots:
+        for each in roots:
+            if journal.source != "local" or root / each.name in lost:
                 await each.write_back()
         await notes.fill(await asyncio.to_thread(template))
         fence = await asyncio.to_thread(sandbox.probe, settings.sandbox, settings.sandbox_network == "on", workspace)
@@ -356,6 +357,8 @@ class Finn:
         if rooms is not None and self._storage is not None:
             await _within(budget_s * FILES_SHARE, self._look_at_files(rooms))
             await self._storage.finish(rooms.journal, budget_s, end)
+        if rooms is not None:
+            rooms.turns.give_up()
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):

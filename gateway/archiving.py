@@ -5,17 +5,19 @@ hourly, and at a clean stop:  picture ─▶ commit ─▶ push ─▶ the manif
 
 import logging
 from collections.abc import Iterable
+from threading import RLock
 
 from gateway.copies import Tier
 from gateway.settings import Settings
 from gateway.sources import archive_of, remote_of
 from gateway.threads import Thread
+from persistence.archive import Pushed
 from persistence.clock import Clock, Ids
 from persistence.disk import Disk
-from persistence.errors import Fenced, FinnError
+from persistence.errors import ArchiveError, Fenced, FinnError, Newer, NotFound, StoreUnreachable
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
-from persistence.picture import take
+from persistence.picture import Picture, take
 from persistence.replay import Paths
 from scheduler.health import Fact
 
@@ -34,6 +36,7 @@ class Archiving:
         self._place = remote.url if remote else ""
         self._clock = clock
         self._thread = Thread("finn-archive")
+        self._alone = RLock()  # one thread at a time; a commit may itself need a body that only the archive has
         self._at: float | None = None
         self._error = ""
         self._since: float | None = None
@@ -47,11 +50,11 @@ class Archiving:
         """
         try:
             picture = await take(journal, manifest=manifest, time=int(self._clock.now()))
-            commit = await self._thread.run(self.archive.commit, picture, journal)
+            commit = await self._thread.run(self._commit, picture, journal)
             said = self.archive.problems
             self.commit = commit or self.commit
             if push_s is not None:
-                pushed = await self._thread.run(self.archive.push, push_s)
+                pushed = await self._thread.run(self._push, push_s)
                 said += self.archive.problems
                 if pushed is not None:
                     self.seq, self._at = picture.seq, self._clock.now()
@@ -63,6 +66,26 @@ class Archiving:
         self._behind_since = self._clock.monotonic()
         self._fail("; ".join(said))
         return commit
+
+    def body(self, sha: str) -> bytes:
+        """A chunk or blob that no other copy has. In any thread; raises NotFound, StoreUnreachable."""
+        try:
+            with self._alone:
+                return self.archive.body(sha)
+        except Newer as error:
+            raise NotFound(error.message) from error
+        except ArchiveError as error:
+            if error.retryable:
+                raise StoreUnreachable(error.message, hint=error.hint) from error
+            raise NotFound(error.message) from error
+
+    def _commit(self, picture: Picture, journal: Journal) -> str | None:
+        with self._alone:
+            return self.archive.commit(picture, journal)
+
+    def _push(self, limit_s: float) -> Pushed | None:
+        with self._alone:
+            return self.archive.push(limit_s)
 
     def _fail(self, error: str) -> None:
         if error:

@@ -14,7 +14,7 @@ from agent.session import Session, queue
 from gateway.frames import Frame, clip, frame
 from gateway.rooms import Rooms
 from persistence.events import Json, Record, SessionDeleted
-from persistence.streams import Reigns
+from persistence.reigns import Reigns
 from persistence.subscription import Subscription
 
 PROTOCOL = 1

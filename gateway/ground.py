@@ -12,7 +12,7 @@ from persistence import cascade, unfenced
 from persistence.claim import Claimed, claim
 from persistence.clock import Clock, Entropy
 from persistence.disk import Disk
-from persistence.errors import NotFound
+from persistence.errors import Damaged, NotFound
 from persistence.layout import HINT
 from persistence.probe import probe
 from persistence.remote import Tip, look
@@ -34,11 +34,15 @@ class Writer:
 
 @dataclass(frozen=True)
 class Ground:
-    """`past` is read at a start, `own` is written. `conditional` False: nobody can be fenced here."""
+    """`past` is read at a start, `own` is written. `conditional` False: nobody can be fenced here.
+
+    `problems` are sentences about other writers' pasts that cannot be used.
+    """
 
     past: Store
     own: Store
     conditional: bool = True
+    problems: tuple[str, ...] = ()
 
     def get(self, key: str) -> bytes:
         """An object of ours, or of the past. Raises NotFound, StoreError."""
@@ -65,18 +69,21 @@ class Ground:
 
 
 def find(store: Store, writer: Writer) -> Ground:
-    """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Damaged, Newer."""
+    """One request where a log is there already; some twenty for a new prefix. Raises StoreError, Newer."""
     try:
         return Ground(_Hinted(store, store.get(HINT)), store)
     except NotFound:
         pass  # it is advice: that it is not there says nothing
-    if look(store, clock=writer.clock) is not None:
-        return Ground(store, store)
-    best = unfenced.survey(store, clock=writer.clock).best
-    if best is None and probe(store, writer.entropy):
-        return Ground(store, store)
+    try:
+        if look(store, clock=writer.clock) is not None:
+            return Ground(store, store)
+    except Damaged:
+        return Ground(store, store)  # a log was claimed there once; what to do about it is the recovery's to decide
+    survey = unfenced.survey(store, clock=writer.clock)
+    if survey.best is None and probe(store, writer.entropy):
+        return Ground(store, store, problems=survey.problems)
     own = unfenced.own(store, writer.name)
-    return Ground(best.store if best else own, own, conditional=False)
+    return Ground(survey.best.store if survey.best else own, own, conditional=False, problems=survey.problems)
 
 
 class _Hinted:

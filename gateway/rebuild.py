@@ -102,8 +102,7 @@ class _Rebuilding:
     # ------------------------------------------------------------ the log
 
     def _locked(self, source: Source, at: int | None) -> str:
-        for folder in (self._paths.wal, self._paths.quarantine):
-            self._means.disk.mkdir(folder)
+        self._paths.make(self._means.disk)
         lock = hold(self._paths.wal)
         try:
             return self._take(source, at)

@@ -2,7 +2,7 @@
 
     claimed at the start ───────────────────────┐
     the store was silent ─▶ claimed when it     ├▶ replicate ─▶ upkeep, orphans, collection ─▶ released, or fenced
-     answers, if the log there is this one's past ┘
+     answers, if the log there is this one's past ┘ ◀── StoreLost: it was emptied or set back under us
 
 Nothing here is called on the event loop that waits for the store: that is done in threads, which may hang.
 """
@@ -10,6 +10,7 @@ Nothing here is called on the event loop that waits for the store: that is done 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
 from gateway.copies import Tier
 from gateway.ground import Ground, Writer
@@ -19,14 +20,24 @@ from persistence import compaction, orphans, standby, unfenced
 from persistence.cascade import Recovered
 from persistence.claim import Claimed, overtaken
 from persistence.collection import Mentions, collect
-from persistence.errors import Damaged, Fenced, FinnError, NotFound, StoreError, StoreRefused
+from persistence.errors import (
+    Damaged,
+    Fenced,
+    FinnError,
+    Headless,
+    NotFound,
+    OtherHistory,
+    StoreError,
+    StoreLost,
+    first,
+)
 from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
 from persistence.relation import digest_at, relate
 from persistence.remote import Tip, look
 from persistence.replica import OBJECT_BYTES, Replica
-from persistence.runs import Run
+from persistence.runs import between
 from persistence.store import Store
 from persistence.wal import Head
 
@@ -34,10 +45,6 @@ AGAIN_S = 0.25  #: between two attempts of the last flush
 ELSEWHERE_S = 600.0  #: before a store with somebody else's history is looked at again
 
 log = logging.getLogger("finn.reign")
-
-
-class OtherHistory(StoreRefused):
-    """The store holds a log that has nothing in common with this one. A person has to say which of the two is meant."""
 
 
 class Here:
@@ -88,11 +95,27 @@ class Reign:
         self._here = Here(journal)
         self._copying, self._filling = Thread("finn-replica"), Thread("finn-fill")
         self._mentions: Mentions = {}
+        self._collected: int | None = None  # the last log object when garbage was searched for
         self._error, self._since = recovered.degraded, writer.clock.now() if recovered.degraded else None
 
     async def serve(self) -> None:
         """Claims the log if that is still to be done, and replicates it until it is cancelled. Raises Fenced."""
-        claimed = self.claimed or await self._claim_late()
+        while True:
+            claimed = self.claimed or await self._claim_late()
+            try:
+                await self._replicate(claimed)
+            except* StoreLost as lost:
+                await self._begin_again(first(lost))
+
+    async def _begin_again(self, lost: BaseException) -> None:
+        """The store has not what it had confirmed: nothing here leans on that from now on, and it is claimed anew."""
+        log.error("%s", lost)
+        self._error, self._since = str(lost), self._writer.clock.now()
+        self.claimed = self.replica = self.replication = None
+        with suppress(FinnError, OSError):  # which is about what could go now, and nothing is to go
+            await self.journal.prune(0)
+
+    async def _replicate(self, claimed: Claimed) -> None:
         writer = self._writer
         ground = await self._copying.run(self._ground)
         replica = self.replica = Replica(
@@ -128,7 +151,10 @@ class Reign:
     def _claim(self) -> Claimed:
         """Raises Fenced, and what may be tried again."""
         ground = self._ground()
-        tip = look(ground.own, clock=self._writer.clock)
+        try:
+            tip = look(ground.own, clock=self._writer.clock)
+        except Headless:
+            tip = None  # nothing can be made of what is there; what is here goes there again
         self._require_past(ground.own, tip)
         self.claimed = ground.claim(self._writer, tip, self.journal.epoch)
         self._require_past(ground.own, self.claimed.tip)  # between look and fence another may have brought more
@@ -151,7 +177,11 @@ class Reign:
     async def _upkeep(self) -> None:
         """After a flush: the tail is put together where it has grown long, or where nothing can be made of it alone."""
         replica = self.replica
-        if replica and (compaction.due(replica.tail_objects, replica.tail_bytes) or not replica.complete):
+        if replica is None:
+            return
+        _tell(replica.problems)
+        replica.problems = ()
+        if compaction.due(replica.tail_objects, replica.tail_bytes) or not replica.complete:
             await self._compact(replica)
 
     async def _compact(self, replica: Replica) -> None:
@@ -192,15 +222,17 @@ class Reign:
             await self._filling.run(orphans.clear, store, journal.whole(ORPHANS).done, self.replication.confirmed)
 
     async def collect(self) -> None:
-        """What nobody needs any more goes from the store."""
-        if self.replica is None or self.replication is None:
+        """What nobody needs any more goes from the store. An idle log has no new garbage, so it is not searched."""
+        replica, replication = self.replica, self.replication
+        if replica is None or replication is None or replica.n == self._collected:
             return
         clock, entropy = self._writer.clock, self._writer.entropy
         collected = await self._copying.run(
-            collect, self.replica, self._mentions, clock=clock, entropy=entropy, breathe=self.replication.breathe
+            collect, replica, self._mentions, clock=clock, entropy=entropy, breathe=replication.breathe
         )
+        self._collected = replica.n
         _tell(collected.problems)
-        if not self.replica.manifest.conditional:
+        if not replica.manifest.conditional:
             await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
 
     async def note_commit(self, commit: str) -> None:
@@ -220,7 +252,7 @@ class Reign:
             try:
                 await step()
                 break
-            except Fenced:
+            except (Fenced, StoreLost):
                 raise
             except StoreError as error:
                 log.info("tried again: %s", error)
@@ -260,7 +292,7 @@ class Reign:
             log.error("what was acknowledged after the fence is in quarantine, and not in the store yet: %s", error)
 
     def _keep_back(self, replica: Replica) -> None:
-        runs = list(_runs(self.journal, replica.confirmed))
+        runs = list(between(self.journal.frames, replica.confirmed, self.journal.durable, OBJECT_BYTES))
         quarantine = self._writer.paths.quarantine
         orphans.keep(self._store, self._writer.disk, quarantine, replica.epoch, replica.writer, runs, self.journal.blob)
 
@@ -308,14 +340,6 @@ def _size(replica: Replica) -> int:
     """What the log takes in the store: its snapshot, its segments and its tail."""
     manifest = replica.manifest
     return (manifest.snap.bytes if manifest.snap else 0) + sum(seg.bytes for seg in manifest.segs) + replica.tail_bytes
-
-
-def _runs(journal: Journal, after: int) -> Iterable[Run]:
-    """The records after a seq, in runs."""
-    while journal.durable > after:
-        run = journal.frames(after, OBJECT_BYTES)
-        yield run
-        after = run.last
 
 
 def _tell(problems: Iterable[str]) -> None:

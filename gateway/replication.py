@@ -4,6 +4,7 @@
        └ while a flush is in flight: coalesced
     idle   ─▶ a look each minute, and before the first prompt after silence
     an error ─▶ again, 0.25 s … 10 s later        Fenced ─▶ the journal is closed to records, and this life ends
+                                                  StoreLost ─▶ whoever holds this claims anew
 
 Everything the replica does is done in one thread, call after call, so a store that hangs holds up copies and nothing
 else.
@@ -16,7 +17,7 @@ from typing import Protocol
 from gateway.threads import Thread
 from persistence.breaker import Breaker
 from persistence.clock import Clock, Entropy
-from persistence.errors import Fenced, FinnError, StoreError
+from persistence.errors import Fenced, FinnError, StoreError, StoreLost
 
 GATHER_S = 0.02  #: between growth and flush: what a turn records comes in pairs, and one object is cheaper than two
 SILENCE_S = 10.0  #: without an answer of the store, before a prompt waits for one
@@ -34,7 +35,7 @@ def pause_s(failures: int, entropy: Entropy) -> float:
 
 
 class Copying(Protocol):
-    """What is done to the store, in the thread. Each raises Fenced, or what may be tried again."""
+    """What is done to the store, in the thread. Each raises Fenced, StoreLost, or what may be tried again."""
 
     confirmed: int
 
@@ -121,7 +122,7 @@ class Replication:
     # ------------------------------------------------------------ the loop
 
     async def serve(self) -> None:
-        """Uploads whatever comes, until it is cancelled. Raises Fenced."""
+        """Uploads whatever comes, until it is cancelled. Raises Fenced, StoreLost."""
         self._confirm()
         if not self._replica.complete:
             self.hurry()
@@ -134,7 +135,7 @@ class Replication:
                 )
 
     async def attempt(self) -> None:
-        """One flush or look, and what is due after it; `error` says whether it worked. Raises Fenced."""
+        """One flush or look, and what is due after it; `error` says whether it worked. Raises Fenced, StoreLost."""
         began, asked = self._moment(), self._asked.is_set()
         self._asked.clear()
         try:
@@ -144,6 +145,9 @@ class Replication:
             self._confirm()
         except Fenced as fenced:
             self._journal.fence(fenced.message)
+            raise
+        except StoreLost as lost:
+            self._fail(lost)
             raise
         except (FinnError, OSError) as error:
             self._fail(error)

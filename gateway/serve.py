@@ -34,11 +34,13 @@ if TYPE_CHECKING:
 
 RUN = "run.json"
 PR_SET_DUMPABLE = 4  #: of linux/prctl.h
+SWITCH_S = 0.001  #: after so long a thread that computes lets another go on, so that the loop never waits for long
 
 
 def serve(settings: Settings) -> int:
     """Runs finn until it is told to stop; the exit code. Raises FinnError for what keeps it from starting."""
     listener = bind(settings.host, settings.port)
+    sys.setswitchinterval(SWITCH_S)
     scrub()
     if sys.platform == "linux":
         hide_memory()

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from gateway.archiving import Archiving
@@ -26,7 +27,7 @@ from persistence import cascade, standby
 from persistence.cascade import Recovered
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import Disk
-from persistence.errors import FinnError, NotFound, StorageError, StoreError
+from persistence.errors import FinnError, NotFound, StorageError, StoreError, StoreUnreachable
 from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
@@ -88,10 +89,14 @@ class Storage:
             store=ground.past if ground else self.store,
             archive=self.archiving.archive if self.archiving is not None else None,
             claim_with=claim_with if ground and ground.conditional else None,
-            patience_s=PATIENCE_S if ground else 0.0,
+            patience_s=PATIENCE_S,
+            silence="" if ground or self.store is None else self._error,
         )
-        if ground is not None and not ground.conditional and not recovered.degraded:
-            recovered = await thread.run(self._begin_unfenced, ground, recovered)
+        if ground is not None:
+            problems = (*ground.problems, *recovered.origin.problems)
+            recovered = replace(recovered, origin=replace(recovered.origin, problems=problems))
+            if not ground.conditional and not recovered.degraded:
+                recovered = await thread.run(self._begin_unfenced, ground, recovered)
         thread.end()
         return recovered
 
@@ -101,9 +106,17 @@ class Storage:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await self._asking.run(self._find)
-            except (FinnError, OSError) as error:  # a TimeoutError is one
-                log.warning("the store does not say what it holds: %s", error)
+                self._note("")
+            except TimeoutError:
+                self._note(f"{self.store.url} has not said within {PATIENCE_S:g} s what it holds")
+            except (FinnError, OSError) as error:
+                self._note(str(error))
+        if self._ground is None and self._error:
+            log.warning("the store does not say what it holds: %s", self._error)
         return self._ground
+
+    def _note(self, error: str) -> None:
+        self._error, self._since = error, (self._since or self._clock.now()) if error else None
 
     def _find(self) -> Ground:
         """Waits for the store; what it said once is so for this process."""
@@ -135,11 +148,13 @@ class Storage:
                 standing = await self._asking.run(
                     standby.step, self._store(), standing, clock=writer.clock, entropy=writer.entropy
                 )
-                self._error, self._since, failures = "", None, 0
+                self._note("")
+                failures = 0
                 if standing.may_act:
                     break
             except (FinnError, OSError) as error:
-                self._error, self._since, failures = str(error), self._since or writer.clock.now(), failures + 1
+                self._note(str(error))
+                failures += 1
             wait_s = max(standby.LOOK_S, pause_s(failures, writer.entropy) if failures else 0.0)
         self._fenced = False
 
@@ -197,10 +212,30 @@ class Storage:
             await self._reign.replication.admit()
 
     def fetch(self, kind: str, sha: str) -> bytes:
-        """A chunk or blob that this disk does not have. In any thread; raises NotFound, StoreError."""
-        if self._ground is None:
-            raise NotFound(f"{kind} {sha} is not here", hint="no store has answered")
-        return self._ground.get(KEYS[kind](sha))
+        """A chunk or blob that this disk does not have, from the store, else from git. In any thread.
+
+        Raises NotFound, and StoreError where a copy that may have it gives no answer.
+        """
+        why: FinnError = NotFound(f"{kind} {sha} is not here")
+        if self._ground is not None:
+            try:
+                data = self._ground.get(KEYS[kind](sha))
+            except NotFound as error:
+                why = error
+            else:
+                if sha256(data).hexdigest() == sha:
+                    return data
+                why = NotFound(f"{KEYS[kind](sha)} in {self._ground.own.url} does not hold what its name says")
+        elif self.store is not None:
+            why = StoreUnreachable(f"{kind} {sha} is not here, and {self.store.url} has not answered yet")
+        if self.archiving is None:
+            raise why
+        try:
+            data = self.archiving.body(sha)
+        except NotFound as error:
+            raise why from error
+        log.warning("%s; git has it", why.message)
+        return data
 
     # ------------------------------------------------------------ the end of a life, of the process
 

@@ -4,14 +4,11 @@ chunks that the state names ─▶ blobs that their lines name        blobs that
 """
 
 from collections.abc import Iterable
-from typing import Literal
 
-from persistence.blobs import Blobs
+from persistence.blobs import Blobs, Kind
 from persistence.chunks import Chunks
 from persistence.codec import blobs_in
 from persistence.errors import Damaged, NotFound
-
-Kind = Literal["chunk", "blob"]
 
 
 class Absent:

@@ -10,7 +10,7 @@ from collections.abc import Set
 from enum import Enum
 from typing import NamedTuple
 
-from persistence.streams import Reigns
+from persistence.reigns import Reigns
 
 
 class Kin(Enum):

@@ -5,6 +5,7 @@
                                                        our own past        merge: two parents, our tree ─▶ push again
                                                        somebody else's     a branch of our own beside it, and said
     latest   the newest state, in the own folder or at the remote ─▶ restore
+    body     a single chunk or file of it, where every other copy of that is gone
 
 Never by force, so no commit is lost, whoever made it. The own folder is a copy of a copy: what stands in the way there
 is removed, and where it is damaged it goes to quarantine and is begun anew; the next push joins it to the remote.
@@ -12,6 +13,7 @@ is removed, and where it is damaged it goes to quarantine and is begun anew; the
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 from persistence import quarantine, tree
@@ -33,10 +35,10 @@ from persistence.errors import (
 )
 from persistence.git import LOCAL_S, REMOTE_S, Answer, Git, Remote, away, branch, failed
 from persistence.picture import Picture, Source, of
+from persistence.reigns import REIGNS, Reigns
 from persistence.relation import digest_at
 from persistence.replay import Means, Paths
-from persistence.retrieval import SNAPSHOT_BYTES, Restored, retrieve, unpacked
-from persistence.streams import REIGNS, Reigns
+from persistence.retrieval import SNAPSHOT_BYTES, Retrieved, retrieve, unpacked
 from persistence.tree import BLOBS, Entry, State
 
 FOLDER = "git"
@@ -50,16 +52,16 @@ SHALLOW = "shallow update not allowed"
 
 
 @dataclass(frozen=True)
-class Tip:
+class Newest:
     """A commit of ours: what it says it is, and the entries of its tree by path."""
 
     commit: str
     state: State | None
     index: Mapping[str, Entry] = field(repr=False)
 
-    def at(self, commit: str) -> "Tip":
+    def at(self, commit: str) -> "Newest":
         """The same tree in another commit."""
-        return Tip(commit, replace(self.state, commit=commit) if self.state else None, self.index)
+        return Newest(commit, replace(self.state, commit=commit) if self.state else None, self.index)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,8 @@ class Archive:
         self._branch = branch(branch_name)
         self._ref = f"refs/heads/{self._branch}"
         self._git = Git(disk, paths.root / FOLDER, remote)
-        self._tip: Tip | None = None
+        self._tip: Newest | None = None
+        self._shelf: Mapping[str, str] | None = None  # where each body lies, once one was asked for
         self._prepared = False
 
     @property
@@ -123,7 +126,7 @@ class Archive:
         start = tree.begun(self._ref, tree.message(state), state.time, parents)
         changes = self._changes(index, picture, state, source)
         commit = self._import((*start,), changes, limit_s)
-        self._tip = Tip(commit, replace(state, commit=commit), index)
+        self._tip = Newest(commit, replace(state, commit=commit), index)
         self._tidy()
         return commit
 
@@ -238,7 +241,7 @@ class Archive:
             raise away("fetch", remote, answer)
         return self._commit_of(SEEN)
 
-    def _kin(self, tip: Tip, commit: str) -> Kin:
+    def _kin(self, tip: Newest, commit: str) -> Kin:
         """What the remote's commit is to ours. Raises Fenced."""
         try:
             state = self._state(commit)
@@ -257,14 +260,14 @@ class Archive:
             )
         return found
 
-    def _merge(self, tip: Tip, theirs: str) -> None:
+    def _merge(self, tip: Newest, theirs: str) -> None:
         """A commit of ours above theirs, with our tree: nothing of theirs is lost, and the push goes forward."""
         assert tip.state is not None
         text = f"Join what the remote had\n\n{tree.message(tip.state)}"
         start = tree.begun(self._ref, text, tip.state.time, (tip.commit, theirs))
         self._tip = tip.at(self._import(start, ()))
 
-    def _beside(self, tip: Tip, remote: Remote, limit_s: float) -> Pushed:
+    def _beside(self, tip: Newest, remote: Remote, limit_s: float) -> Pushed:
         """Pushes to a branch of our own, the same one each time."""
         known = self._git.ask("for-each-ref", "--format=%(refname)", f"{self._ref}-conflict-*").decode().split()
         for ref in (*known[-1:], f"{self._ref}-conflict-{self._ids.new()}"):
@@ -279,7 +282,7 @@ class Archive:
                 return Pushed(tip.commit, conflict=name)
         raise self._failed(remote, answer)
 
-    def _replant(self, tip: Tip) -> None:
+    def _replant(self, tip: Newest) -> None:
         """The remote was made anew and lacks the past that we never fetched: the last commit begins again there."""
         assert tip.state is not None
         root = self._git.ask("rev-parse", f"{tip.commit}^{{tree}}").decode().strip()
@@ -311,7 +314,7 @@ class Archive:
         found = [state for state in (here, there) if state]
         return max(found, key=lambda state: (state.epoch, state.seq), default=None)
 
-    def restore(self, state: State, into: Path, means: Means, *, epoch: int) -> Restored:
+    def restore(self, state: State, into: Path, means: Means, *, epoch: int) -> Retrieved:
         """Builds a data directory's wal, snapshots, chunks and blobs in `into` from the commit of this state.
 
         `Journal.open` takes it; `epoch` is what its first records carry. Raises Damaged where it cannot be proven.
@@ -321,6 +324,35 @@ class Archive:
         if not answer.ok:
             raise Damaged(f"the archive does not prove itself: {answer.gist}", hint="another source is used")
         return retrieve(self._git, state, into, means, epoch)
+
+    def body(self, sha: str) -> bytes:
+        """The chunk, file or long text of this hash, out of the newest commits. Raises NotFound, ArchiveError."""
+        if self._shelf is None:
+            self._shelf = dict(self._shelved())
+        if sha not in self._shelf:
+            raise NotFound(f"the archive has no {sha}")
+        try:
+            [data] = self._git.objects([self._shelf[sha]])
+        except Damaged as error:
+            raise NotFound(error.message) from error
+        if sha256(data).hexdigest() != sha:
+            raise NotFound(f"{self._shelf[sha]} in the archive is not what it was")
+        return data
+
+    def _shelved(self) -> Iterator[tuple[str, str]]:
+        """By its hash every body that is here or at the remote."""
+        self._prepare()
+        commits = [self._commit_of(self._ref)]
+        if self._git.remote:
+            try:
+                commits.append(self._fetch(self._git.remote, REMOTE_S))
+            except ArchiveError:
+                if commits == [None]:
+                    raise
+        for commit in filter(None, commits):
+            for path, entry in self._read(commit).index.items():
+                if entry.kind != "text":
+                    yield entry.sha256, f"{commit}:{path}"
 
     def _here(self) -> State | None:
         if not self._git.folder.is_dir():
@@ -342,24 +374,24 @@ class Archive:
 
     # ------------------------------------------------------------ the own folder
 
-    def _load(self) -> Tip | None:
+    def _load(self) -> Newest | None:
         """The last commit of our branch, with what is in it; read once, for nobody else writes here."""
         self._prepare()
         if self._tip is None and (commit := self._commit_of(self._ref)):
             self._tip = self._read(commit)
         return self._tip
 
-    def _read(self, commit: str) -> Tip:
+    def _read(self, commit: str) -> Newest:
         listed = [path for path, _ in unpacked(self._git, commit)]
         try:
             state = self._state(commit)
             known = tree.entries(self._picture(state))
             tails = {tree.tail_path(name): Entry(tree.PLAIN, sha, "text") for name, sha in state.tails.items()}
         except Damaged:
-            return Tip(commit, None, {path: Entry("", "", "text") for path in listed})
+            return Newest(commit, None, {path: Entry("", "", "text") for path in listed})
         blobs = {path: Entry(tree.PLAIN, path.removeprefix(BLOBS).replace("/", ""), "blob") for path in listed}
         names = {**{path: one for path, one in blobs.items() if path.startswith(BLOBS)}, **known, **tails}
-        return Tip(commit, state, {path: names.get(path, Entry("", "", "text")) for path in listed})
+        return Newest(commit, state, {path: names.get(path, Entry("", "", "text")) for path in listed})
 
     def _state(self, commit: str) -> State:
         """What a commit says it is. Raises Damaged, Newer."""

@@ -9,15 +9,15 @@ what it removes while this reads was garbage, so a look is taken again where som
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 from persistence import needs, segment
+from persistence.blobs import Kind
 from persistence.clock import Clock
 from persistence.codec import blobs_in
 from persistence.errors import Damaged, NotFound
-from persistence.layout import LogObject, Manifest, Seg, Snap, log_key, manifest_key
+from persistence.layout import KEPT, LogObject, Manifest, Seg, Snap, log_key, manifest_key
 from persistence.remote import Tip, look, together
-from persistence.restoration import KEPT, linked, opened_snapshot, verified, verified_body
+from persistence.restoration import linked, opened_snapshot, verified, verified_body
 from persistence.segment import Span
 from persistence.snapshot import Snapshot
 from persistence.store import Store
@@ -123,7 +123,7 @@ class _Reading:
         self._chunks.update(needs.chunks(snapshot))
         self._blobs.update(_files(snapshot))
 
-    def _body(self, kind: Literal["chunk", "blob"], sha: str) -> None:
+    def _body(self, kind: Kind, sha: str) -> None:
         try:
             data = verified_body(self._store, kind, sha)
         except NotFound as error:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Literal
 
 from persistence import quarantine
 from persistence.disk import Disk, read, refused, replace
 from persistence.errors import Damaged, NotFound, StorageError
+
+Kind = Literal["chunk", "blob"]
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 

@@ -4,12 +4,13 @@
     the store ──▶ looked at ┴▶ how they stand to one another ─▶ DECISIONS ─▶ act ─▶ claim ─▶ act on what came between
 
     here      in the store          what is done                                              who may write
-    absent    off, empty, damaged   git, else the template                                    claimed where it is empty
+    absent    off, empty, damaged,  git, else the template                                    claimed where it is empty
+               headless
               silent                git, else nothing: SourceSilent, it is asked again        nobody claims
               here                  the log is restored from the store                        claimed
     sound     off                   kept                                                      as before
               silent, damaged       kept, degraded: nothing is claimed or overwritten         as before
-              empty                 kept, all of it goes up                                   claimed
+              empty, headless       kept, all of it goes up                                   claimed
               same, ahead           kept, the rest goes up                                    claimed
               behind                what the store has more is added                          claimed
               beyond                restored from the store, the old log to quarantine        claimed
@@ -17,14 +18,15 @@
               unrelated             the longer history is served; the shorter stays where it is, or in quarantine
     damaged   as above, after the lost records have been fetched from the store as far as it has them
 
-A source that does not answer is not an empty one. Heavy things are fetched before the claim, so that a writer that
+Headless is a log of which every manifest is gone; nothing can be made of it. A source that does not answer is not an
+empty one. Heavy things are fetched before the claim, so that a writer that
 lives loses nothing by one that cannot start; what it writes until the fence is taken in behind it. Every step can be
 interrupted anywhere and is begun anew with the next start. Nothing is ever removed: it goes to quarantine/.
 """
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -34,26 +36,27 @@ from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
 from persistence.clock import Entropy
 from persistence.disk import Disk
-from persistence.errors import ArchiveError, Damaged, Newer, NotFound, SourceSilent, StoreError
+from persistence.errors import ArchiveError, Damaged, Headless, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
+from persistence.layout import NOTHING
 from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
 from persistence.relation import Relation, Stand, digest_at, relate
 from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
-from persistence.runs import Run, Runs
+from persistence.replica import OBJECT_BYTES
+from persistence.runs import Runs, between
 from persistence.scan import segments
-from persistence.segment import NOTHING
 from persistence.snapshot import decode, listed
 from persistence.splice import heal
 from persistence.store import Store
 from persistence.swap import Restored
 
-RUN_BYTES = 4 << 20  #: of an orphan object
+ALONE_S = 60.0  #: how long the store is waited for where nothing is here
 
 Local = Literal["absent", "sound"]
-Remote = Literal["off", "silent", "damaged", "empty", "here"] | Relation
+Remote = Literal["off", "silent", "damaged", "headless", "empty", "here"] | Relation
 Act = Literal["keep", "extend", "restore", "part", "elsewhere", "wait"]
 Right = Literal["", "claim", "anew"]
 
@@ -71,11 +74,13 @@ DECISIONS: dict[tuple[Local, Remote], Choice] = {
     ("absent", "off"): Choice("elsewhere", ""),
     ("absent", "silent"): Choice("wait", "", degraded=True),
     ("absent", "damaged"): Choice("elsewhere", "", degraded=True),
+    ("absent", "headless"): Choice("elsewhere", "", degraded=True),
     ("absent", "empty"): Choice("elsewhere", "claim"),
     ("absent", "here"): Choice("restore", "claim"),
     ("sound", "off"): Choice("keep", ""),
     ("sound", "silent"): Choice("keep", "", degraded=True),
     ("sound", "damaged"): Choice("keep", "", degraded=True),
+    ("sound", "headless"): Choice("keep", "claim"),
     ("sound", "empty"): Choice("keep", "claim"),
     ("sound", "same"): Choice("keep", "claim"),
     ("sound", "ahead"): Choice("keep", "claim"),
@@ -150,17 +155,18 @@ def recover(
     archive: Archived | None,
     claim_with: ClaimWith | None,
     patience_s: float,
+    silence: str = "",
 ) -> Recovered:
     """Finds the past, brings it to this disk, and claims the right to go on with it. Waits for disk and network.
 
     The lock is held when this returns, and is free when it raises: Locked, SourceSilent (call it again), Fenced
-    (another claimed at the same time), StorageError. The store is waited for `patience_s`, and git where it is needed.
+    (another claimed at the same time), StorageError. The store is waited for `patience_s` where the log is here too,
+    and git where it is needed. `silence` says why the store did not answer a moment ago; then it is not asked.
     """
-    for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs, paths.quarantine):
-        means.disk.mkdir(folder)
+    paths.make(means.disk)
     lock = hold(paths.wal)
     try:
-        return _Start(paths, folds, means, store, archive, claim_with, patience_s, lock).recover()
+        return _Start(paths, folds, means, store, archive, claim_with, patience_s, silence, lock).recover()
     except BaseException:
         lock.release()
         raise
@@ -169,7 +175,7 @@ def recover(
 class _Seen(NamedTuple):
     """What the store answered: its tip if there is one, and else what that means."""
 
-    state: Literal["off", "silent", "damaged", "empty", "here"]
+    state: Literal["off", "silent", "damaged", "headless", "empty", "here"]
     tip: Tip | None = None
     why: str = ""
 
@@ -186,6 +192,7 @@ class _Start:
         archive: Archived | None,
         claim_with: ClaimWith | None,
         patience_s: float,
+        silence: str,
         lock: Lock,
     ) -> None:
         self._paths = paths
@@ -196,6 +203,7 @@ class _Start:
         self._archive = archive
         self._claim_with = claim_with
         self._patience_s = patience_s
+        self._silence = silence
         self._lock = lock
         self._begin = means.clock.monotonic()
         self._problems: list[str] = []
@@ -210,9 +218,9 @@ class _Start:
 
     def recover(self) -> Recovered:
         swap.finish(self._disk, self._paths.root)
-        answer = _aside(self._look, self._patience_s)
+        answer = _aside(self._look)
         self._replayed = self._replay()
-        seen = answer()
+        seen = answer(self._patience_s if self._local == "sound" else max(self._patience_s, ALONE_S))
         while True:
             try:
                 return self._settle(seen)
@@ -227,12 +235,14 @@ class _Start:
     def _look(self) -> _Seen:
         if self._store is None:
             return _Seen("off")
+        if self._silence:
+            return _Seen("silent", why=self._silence)
         try:
             tip = look(self._store, clock=self._means.clock, hinted=self._claim_with is not None)
         except (StoreError, Newer) as error:
             return _Seen("silent", why=str(error))
         except Damaged as error:
-            return _Seen("damaged", why=str(error))
+            return _Seen("headless" if isinstance(error, Headless) else "damaged", why=str(error))
         return _Seen("here", tip) if tip and tip.seq else _Seen("empty", tip)
 
     def _replay(self) -> Replayed:
@@ -342,7 +352,8 @@ class _Start:
     def _part(self, store: Store, common: int) -> None:
         """Sends to the store what only this log has, for the import; it stays in quarantine as well."""
         head, chain = self._replayed.head, self._replayed.head.checksum.hex()
-        runs = list(_runs(Runs(self._disk, self._paths.wal, lambda: head.seq), common, head.seq))
+        log = Runs(self._disk, self._paths.wal, lambda: head.seq)
+        runs = list(between(log.after, common, head.seq, OBJECT_BYTES))
         blobs = Blobs(self._disk, self._paths.blobs)
         self._orphans += orphans.keep(
             store, self._disk, self._paths.quarantine, self._replayed.epoch, chain[:32], runs, blobs.get
@@ -456,18 +467,7 @@ def beginning(disk: Disk, paths: Paths) -> Start:
     return Start(first - 1, digest_at(disk, paths.wal, first - 1) or NOTHING) if first > 1 else BEGINNING
 
 
-def _runs(runs: Runs, after: int, last: int) -> Iterator[Run]:
-    """What the log has behind `after`."""
-    while after < last:
-        try:
-            run = runs.after(after, RUN_BYTES)
-        except NotFound:
-            return
-        yield run
-        after = run.last
-
-
-def _aside(call: Callable[[], _Seen], patience_s: float) -> Callable[[], _Seen]:
+def _aside(call: Callable[[], _Seen]) -> Callable[[float], _Seen]:
     """Makes the call in a thread of its own. What is returned waits for its answer, so long and no longer."""
     answers: queue.SimpleQueue[_Seen | BaseException] = queue.SimpleQueue()
 
@@ -479,7 +479,7 @@ def _aside(call: Callable[[], _Seen], patience_s: float) -> Callable[[], _Seen]:
 
     threading.Thread(target=run, name="store-look", daemon=True).start()
 
-    def wait() -> _Seen:
+    def wait(patience_s: float) -> _Seen:
         try:
             answer = answers.get(timeout=patience_s)
         except queue.Empty:

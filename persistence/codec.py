@@ -34,8 +34,9 @@ _HEAD = re.compile(HEAD)
 _WHOLE = re.compile(
     rb'\{"seq":(\d+),"id":"([^"\\]*)","ts":(\d+),"epoch":(\d+),"d":(\d+),'
     rb'"stream":(?:null|"([^"\\]*)"),"by":(\{"actor":"[^"\\]*","trust":"[^"\\]*"\}),'
-    rb'"type":"([^"\\]*)","v":(\d+),"data":'
+    rb'("type":"[^"\\]*","v":\d+,)"data":'
 )
+_KNOWN = {b'"type":"%b","v":%d,' % (name.encode(), event.v): event for name, event in upcast.KINDS.items()}
 
 Lost = Callable[[str], None]  #: is told, in a sentence, what cannot be read any more
 
@@ -91,9 +92,9 @@ def _plain(line: bytes, checksum: str) -> Record | None:
     said = _WHOLE.match(line)
     if said is None:
         return None
-    seq, name, time, epoch, durable, stream, by, kind, v = said.groups()
-    known = upcast.KINDS.get(kind.decode())
-    if known is None or int(v) != known.v:
+    seq, name, time, epoch, durable, stream, by, kind = said.groups()
+    known = _KNOWN.get(kind)
+    if known is None:
         return None
     try:
         event = known.__pydantic_validator__.validate_json(line[said.end() : -1])

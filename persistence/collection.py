@@ -11,18 +11,20 @@ manifest before it trusts its own success. A day is measured by the store's own 
 the newest manifest. Whoever cannot be sure what is needed (a kept object that cannot be read) deletes no bodies.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from typing import Literal
 
 from persistence import needs
+from persistence.blobs import Kind
 from persistence.clock import Clock, Entropy
-from persistence.compaction import Breathe
+from persistence.compaction import Breathe, nobody_waits
 from persistence.errors import Damaged, NotFound
 from persistence.layout import (
     COLLECTED,
     HINT,
+    KEPT,
     Manifest,
     chunk_key,
     decode_manifest,
@@ -35,9 +37,7 @@ from persistence.layout import (
 from persistence.replica import Replica
 from persistence.store import Found, Store
 
-KEPT = 8  #: manifests
 AGE_S = 24 * 3600.0  #: what is younger is not collected, whatever it is
-EVERY_S = 24 * 3600.0  #: how often it is looked for
 LISTED = 20_000  #: names looked at below one prefix in one run; the next begins elsewhere
 PROVEN_S = 10.0  #: after so long it is proven again that the log is ours
 
@@ -54,11 +54,6 @@ class Collected:
 
 
 # ---------------------------------------------------------------- decisions
-
-
-def due(waited_s: float, written: int) -> bool:
-    """Whether to look again, so long and so many log objects after the last time: an idle log has no new garbage."""
-    return waited_s >= EVERY_S and written > 0
 
 
 def boundary(newest_first: Sequence[Manifest]) -> int:
@@ -83,12 +78,8 @@ def named(manifests: Iterable[Manifest]) -> frozenset[str]:
 # ---------------------------------------------------------------- effects
 
 
-def _nothing() -> None:
-    """Nobody waits."""
-
-
 def collect(
-    replica: Replica, mentions: Mentions, *, clock: Clock, entropy: Entropy, breathe: Breathe = _nothing
+    replica: Replica, mentions: Mentions, *, clock: Clock, entropy: Entropy, breathe: Breathe = nobody_waits
 ) -> Collected:
     """Deletes what nobody needs. Called by the thread that flushes; `breathe` may flush, and nothing else.
 
@@ -154,7 +145,7 @@ class _Sweep:
             self._breathe()
             yield from self._store.list(prefix)
 
-    def _some(self, kind: Literal["chunk", "blob"]) -> Iterator[Found]:
+    def _some(self, kind: Kind) -> Iterator[Found]:
         """The objects of a hashed kind; where there are very many, some of them, and others the next time."""
         self._breathe()
         start = f"{kind}/{self._entropy(32).hex()}"
@@ -175,7 +166,7 @@ class _Sweep:
         except (Damaged, NotFound) as error:
             self._problems.append(f"no chunk or blob was collected, for what is needed cannot be read: {error}")
 
-    def _unmentioned(self, kind: Literal["chunk", "blob"], mentioned: Collection[str]) -> Iterator[Found]:
+    def _unmentioned(self, kind: Kind, mentioned: Collection[str]) -> Iterator[Found]:
         for found in self._old(self._some(kind)):
             sha = digest(found.key, kind)
             if sha is not None and sha not in mentioned:
@@ -243,7 +234,7 @@ class _Sweep:
             self._proven = self._clock.monotonic()
 
 
-def manifests(store: Store, newest: Manifest, breathe: Callable[[], None] = _nothing) -> list[Manifest]:
+def manifests(store: Store, newest: Manifest, breathe: Breathe = nobody_waits) -> list[Manifest]:
     """The newest manifests that are there and hold what they say, newest first; as many as are kept."""
     found = [newest]
     for m in range(newest.m - 1, max(newest.m - KEPT, -1), -1):

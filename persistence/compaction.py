@@ -12,6 +12,7 @@ collected after a day.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -30,7 +31,7 @@ from persistence.layout import (
     seg_key,
     snap_key,
 )
-from persistence.replica import Frames, Laid, Replica
+from persistence.replica import Laid, Replica
 from persistence.segment import Span
 from persistence.snapshot import DIGITS, listed
 from persistence.store import Store
@@ -139,11 +140,11 @@ def snapped(data: bytes, name: str) -> Snapped:
     return Snapped(snapshot.seq, snapshot.chain, floor, chunks, data, needs.quoted(state) - {snapshot.chain})
 
 
-def _nothing() -> None:
-    """Nobody waits."""
+def nobody_waits() -> None:
+    """The breath of who has nothing to send meanwhile."""
 
 
-def compact(replica: Replica, taken: Snapped | None, *, breathe: Breathe = _nothing) -> Compacted:
+def compact(replica: Replica, taken: Snapped | None, *, breathe: Breathe = nobody_waits) -> Compacted:
     """Puts the present tail into segments and the snapshot beside them, and commits both in a manifest.
 
     Called by the thread that flushes; `breathe` may flush. Raises StoreError (nothing is lost, try again), Fenced.
@@ -185,7 +186,7 @@ def _tail(replica: Replica, last: int, tell: Tell, breathe: Breathe) -> Iterator
     for laid in replica.tail:
         header = laid.header
         if laid.bytes and header.last <= last:
-            yield from _logged(replica.source, expected, header.first - 1, tell)
+            yield from _logged(replica, expected, header.first - 1, tell)
             yield from _read(replica, laid, tell, breathe)
             expected = header.last + 1
 
@@ -196,7 +197,7 @@ def _read(replica: Replica, laid: Laid, tell: Tell, breathe: Breathe) -> Iterabl
     data = _proven(replica.store, key, laid.sha256)
     if data is None:
         tell(f"{key} is damaged or gone in the store; its records come from the local log")
-        return _logged(replica.source, header.first, header.last, tell)
+        return _logged(replica, header.first, header.last, tell)
     return (Span(header.first, header.last, header.chain_in, header.chain_out, decode_object(data, key).body),)
 
 
@@ -209,15 +210,20 @@ def _proven(store: Store, key: str, sha: str) -> bytes | None:
     return data if sha256(data).hexdigest() == sha else None
 
 
-def _logged(source: Frames, first: int, last: int, tell: Tell) -> Iterator[Span]:
-    """What the local log has of the records first..last. What it has not is a gap that was told when it was found."""
+def _logged(replica: Replica, first: int, last: int, tell: Tell) -> Iterator[Span]:
+    """What the local log has of the records first..last, once their blobs are up: those may have gone with them.
+
+    What it has not is a gap that was told when it was found.
+    """
     while first <= last:
         try:
-            run = source.frames(first - 1, SEG_BYTES)
+            run = replica.source.frames(first - 1, SEG_BYTES)
         except (NotFound, Damaged) as error:
             tell(f"records {first}-{last} are not in the store and not in the local log: {error}")
             return
         if run.first <= last:
+            for sha in run.blobs:
+                replica.upload(blob_key(sha), partial(replica.source.blob, sha))
             span = Span(run.first, run.last, run.chain_in, run.chain_out, run.body)
             yield segment.until(span, last, "the local log")
         first = run.last + 1
@@ -228,7 +234,7 @@ def _seg(replica: Replica, seg: Seg, tell: Tell, breathe: Breathe) -> Iterable[S
     body = _proven(replica.store, seg.key, seg.sha256)
     if body is None:
         tell(f"{seg.key} is damaged or gone in the store; its records come from the local log")
-        return _logged(replica.source, seg.first, seg.last, tell)
+        return _logged(replica, seg.first, seg.last, tell)
     return (Span(seg.first, seg.last, seg.chain_in, seg.chain_out, body),)
 
 

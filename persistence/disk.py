@@ -1,6 +1,6 @@
 """The local disk, as far as durability depends on it.
 
-    Disk                the dozen calls, and no others, by which anything durable is read or written
+    Disk                the calls, and no others, by which anything durable is read or written
     SystemDisk          the machine's own
     read, write_all     whole files and whole writes, for the kernel may do less than it was asked
     replace             temporary ─▶ fsync ─▶ rename ─▶ fsync the folder: the old bytes or the new, never a mixture
@@ -12,6 +12,7 @@ A handle is a number that only the disk which gave it understands. Every call ma
 import errno
 import itertools
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -56,6 +57,9 @@ class Disk(Protocol):
 
     def mkdir(self, path: Path) -> None:
         """The folder exists afterwards, with its parents."""
+
+    def rmdir(self, path: Path) -> None:
+        """There is no such folder afterwards; an error where it holds something."""
 
     def names(self, path: Path) -> list[str]:
         """What the folder holds, sorted; nothing if there is no such folder."""
@@ -105,6 +109,10 @@ class SystemDisk:
 
     def mkdir(self, path: Path) -> None:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def rmdir(self, path: Path) -> None:
+        with suppress(FileNotFoundError):
+            path.rmdir()
 
     def names(self, path: Path) -> list[str]:
         try:

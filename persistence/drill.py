@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from persistence import restoration, snapshot
+from persistence.blobs import Kind
 from persistence.cascade import Archived
 from persistence.clock import Clock
 from persistence.errors import Damaged, NotFound
@@ -81,7 +82,7 @@ def drill_archive(archive: Archived, live: Paths, means: Means, into: Path) -> D
 def fetching(store: Store) -> Fetch:
     """Chunks and blobs from the store, for whoever reads a body that is not here."""
 
-    def fetch(kind: Literal["chunk", "blob"], sha: str) -> bytes:
+    def fetch(kind: Kind, sha: str) -> bytes:
         return verified_body(store, kind, sha)
 
     return fetch

@@ -9,6 +9,7 @@ FinnError
 │   ├── StorageFailed     an I/O error; whether the bytes are there is unknown
 │   └── StorageClosed     the log is closed, or was closed while the caller waited
 ├── Damaged               bytes that are not what was written
+│   └── Headless          a log in the store without any manifest
 ├── Newer                 sound bytes that only a later release can read
 ├── TooLarge              a record or a request above its limit
 ├── NotFound              no such session, message, file, bead or command
@@ -25,7 +26,9 @@ FinnError
 ├── Exists                an object of that name is in the store already
 ├── StoreError            the object store did not take or give what was asked
 │   ├── StoreUnreachable  no answer, or one that says to come back: whether a write was done is unknown
-│   └── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+│   ├── StoreRefused      the store answered that it will not: a wrong key, no right, no such bucket
+│   │   └── OtherHistory  the store holds a log that has nothing in common with this one
+│   └── StoreLost         what the store had confirmed is there no more
 ├── SourceSilent          nothing is here, and a copy that may hold everything does not answer
 ├── ArchiveError          git could not do what the archive needs
 │   ├── ArchiveUnreachable  the remote gives no answer: nothing is known of what it holds
@@ -104,6 +107,10 @@ class Damaged(FinnError):
     """Stored bytes failed their checksum and could not be mended."""
 
     code = "damaged"
+
+
+class Headless(Damaged):
+    """There are objects of a log, and no manifest, not even the first: somebody took them away."""
 
 
 class Newer(FinnError):
@@ -204,6 +211,14 @@ class StoreRefused(StoreError):
     """401, 403, no such bucket, a malformed request: the same call will be refused again until a person mends it."""
 
     retryable = False
+
+
+class OtherHistory(StoreRefused):
+    """A person has to say which of the two logs is meant; until then neither is written over the other."""
+
+
+class StoreLost(StoreError):
+    """The store was emptied, or set back, under its writer: what it had confirmed has to be sent again."""
 
 
 class SourceSilent(FinnError):

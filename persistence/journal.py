@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from persistence import snapshot
-from persistence.absent import Absent, Kind
-from persistence.blobs import Blobs
+from persistence.absent import Absent
+from persistence.blobs import Blobs, Kind
 from persistence.bodies import Bodies, Place
 from persistence.chunks import SEAL_BYTES, Chunks, sealable
 from persistence.codec import BLOB_BYTES, clean, offload
@@ -25,10 +25,11 @@ from persistence.fold import Fold, Folded
 from persistence.level import Level
 from persistence.origin import Origin, Source
 from persistence.pruning import prune
+from persistence.reigns import REIGNS, Reigns
 from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.runs import Run, Runs
 from persistence.snapshot import Snapshot
-from persistence.streams import REIGNS, STREAMS, Reigns, Stream
+from persistence.streams import STREAMS, Stream
 from persistence.subscription import Moment, Subscription
 from persistence.wal import Pending, Wal, Written
 
@@ -100,6 +101,7 @@ class Journal:
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
         self._seq, self._chain = replayed.head.seq, replayed.head.checksum.hex()  # of the last record folded
+        self._id = replayed.last_id
         self._wal = Wal.open(
             means.disk,
             paths.wal,
@@ -226,7 +228,7 @@ class Journal:
             )
             self._folded.step(record)
             self._tails.follow(record, Place(written.seq, written.segment, written.offset, written.length))
-            self._seq, self._chain = written.seq, written.checksum
+            self._seq, self._chain, self._id = written.seq, written.checksum, written.id
             self._show(record)
             if not done.done():
                 done.set_result(record)
@@ -475,11 +477,11 @@ class Journal:
         """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         self._dirty_records = self._dirty_bytes = 0
         self._snapshot_at = self._means.clock.monotonic()
-        seq, chain, epoch, held = self._seq, self._chain, self.epoch, self.held
+        seq, chain, last_id, epoch, held = self._seq, self._chain, self._id, self.epoch, self.held
         frozen = self._folded.copy()
 
         def write() -> None:
-            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held)
+            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held, last_id)
             snapshot.write(self._means.disk, self.paths.snapshots, taken)
 
         try:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any, Literal, TypeVar
 
+from persistence.blobs import Kind
 from persistence.errors import Damaged, Newer
 from persistence.events import Json
 from persistence.snapshot import canonical
@@ -34,6 +35,7 @@ HINT = "manifest/HINT"
 KNOCK = "knock"
 COLLECTED = b"collected\n"  #: put in the place of manifest 1 when it goes, so that nobody can begin here again
 PROVE = "run finn verify --store"
+KEPT = 8  #: manifests that stay, and all that they name
 LARGEST = 1 << 53  #: of every number: whole in the JSON of any reader
 
 _HASHES = {
@@ -81,7 +83,7 @@ def number(key: str, kind: Literal["log", "manifest"]) -> int | None:
     return int(match[1]) if match else None
 
 
-def digest(key: str, kind: Literal["chunk", "blob"]) -> str | None:
+def digest(key: str, kind: Kind) -> str | None:
     """The hash in a key of that kind; None as above."""
     match = _NAMED[kind].fullmatch(key)
     return match[1] if match else None

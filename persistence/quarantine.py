@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from persistence.disk import Disk, refused, replace
-from persistence.events import Json
+from persistence.values import Json
 
 
 def note(disk: Disk, folder: Path, name: str, **facts: Json) -> None:

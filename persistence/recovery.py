@@ -153,18 +153,26 @@ class _View:
 
     seq: int
     durable: int
-    chain: bytes = GENESIS
+    checksum: str = GENESIS.hex()
     damage: list[Damage] = field(default_factory=list)
     cuts: list[_Cut] = field(default_factory=list)
     declared: list[tuple[int, int]] = field(default_factory=list)
 
+    @property
+    def chain(self) -> bytes:
+        """The digest after the last line."""
+        return bytes.fromhex(self.checksum)
+
     def see(self, found: Found, last: bool) -> None:
+        """Takes the next line. This is called for every record of a start."""
         if isinstance(found, Good):
-            self.seq, self.chain = found.seq, bytes.fromhex(found.checksum)
-            self.durable = max(self.durable, found.durable)
-            self.declared.extend(_declared(found.line))
+            self.seq, self.checksum = found.seq, found.checksum
+            if found.durable > self.durable:
+                self.durable = found.durable
+            if b'"gap_declared"' in found.line:
+                self.declared.extend(_declared(found.line))
         elif isinstance(found, Mark):
-            self.seq, self.chain = max(self.seq, found.seq), found.chain
+            self.seq, self.checksum = max(self.seq, found.seq), found.chain.hex()
             self.durable = max(self.durable, found.seq)
         else:
             if last and found.unwritten:
@@ -174,9 +182,7 @@ class _View:
 
 
 def _declared(line: bytes) -> list[tuple[int, int]]:
-    """The gap that a record declares. The words alone prove nothing: a message may quote them."""
-    if b'"gap_declared"' not in line:
-        return []
+    """The gap that a record declares, of which it has the words. They alone prove nothing: a message may quote them."""
     record = json.loads(line)
     return [(record["data"]["first"], record["data"]["last"])] if record.get("type") == "gap_declared" else []
 

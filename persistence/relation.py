@@ -20,12 +20,13 @@ from typing import Literal, NamedTuple
 
 from persistence.disk import Disk, read, refused
 from persistence.layout import LogObject
+from persistence.reigns import REIGNS
 from persistence.remote import Tip
 from persistence.restoration import Piece, opened_snapshot, verified
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
 from persistence.store import Store
-from persistence.streams import REIGNS, STREAMS
+from persistence.streams import STREAMS
 from persistence.wal import Head
 
 Relation = Literal["same", "ahead", "behind", "beyond", "diverged", "unrelated"]
@@ -91,11 +92,11 @@ def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     if snap is None:
         return 0
     snapshot = opened_snapshot(verified(store, snap.key, snap.sha256, snap.bytes), snap)
-    local = list(_marks(_texts(disk, wal)))
+    local = list(_said_by(_texts(disk, wal)))
     if not {one.stream for one in local} & set(snapshot.folds.get(STREAMS.name, {}).get("state", {})):
         return 0
     firsts = {one["epoch"]: one["first_seq"] for one in snapshot.folds[REIGNS.name]["state"]["reigns"]}
-    for one in _marks(_body(store, piece) for piece in reversed(list(_backwards(tip)))):
+    for one in _said_by(_body(store, piece) for piece in reversed(list(_backwards(tip)))):
         if one.seq > snap.seq:
             firsts.setdefault(one.epoch, one.seq)
 
@@ -105,16 +106,16 @@ def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     return max((one.seq for one in local if one.epoch in firsts and one.seq <= reached(one.epoch)), default=0)
 
 
-class _Mark(NamedTuple):
+class _Said(NamedTuple):
     seq: int
     epoch: int
     stream: str | None
 
 
-def _marks(texts: Iterable[bytes]) -> Iterator[_Mark]:
+def _said_by(texts: Iterable[bytes]) -> Iterator[_Said]:
     for text in texts:
         for one in _PLACE.finditer(text):
-            yield _Mark(int(one[1]), int(one[2]), one[3].decode() if one[3] else None)
+            yield _Said(int(one[1]), int(one[2]), one[3].decode() if one[3] else None)
 
 
 def _texts(disk: Disk, wal: Path) -> list[bytes]:

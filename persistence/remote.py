@@ -21,7 +21,7 @@ from itertools import count
 from typing import TypeVar
 
 from persistence.clock import Clock
-from persistence.errors import Damaged, NotFound, StoreUnreachable
+from persistence.errors import Damaged, Headless, NotFound, StoreUnreachable
 from persistence.layout import (
     COLLECTED,
     HINT,
@@ -185,7 +185,7 @@ def _first(store: Store) -> _Begin | None:
     if manifest is not None:
         raise StoreUnreachable(f"the listing of {store.url} does not show what is there", hint="it is asked again")
     if log:
-        raise Damaged(f"{store.url} holds a log, but no manifest", hint=PROVE)
+        raise Headless(f"{store.url} holds a log, but no manifest", hint=PROVE)
     return None
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic_core import from_json
 
-from persistence.blobs import Blobs
+from persistence.blobs import Blobs, Kind
 from persistence.bodies import Place, Tails
 from persistence.clock import Clock, Ids
 from persistence.codec import Lost, decode, place_of
@@ -25,14 +25,15 @@ from persistence.fold import Fold, Folded
 from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
 from persistence.redact import Redactor
+from persistence.reigns import REIGNS
 from persistence.scan import Damage, Good, segments
 from persistence.sealed import proven
 from persistence.snapshot import Held, Snapshot, listed
 from persistence.snapshot import decode as decode_snapshot
-from persistence.streams import REIGNS, STREAMS
+from persistence.streams import STREAMS
 from persistence.wal import Head
 
-Fetch = Callable[[Literal["chunk", "blob"], str], bytes]  #: what it is, its hash ─▶ its bytes
+Fetch = Callable[[Kind, str], bytes]  #: what it is, its hash ─▶ its bytes
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,11 @@ class Paths:
     def quarantine(self) -> Path:
         return self.root / "quarantine"
 
+    def make(self, disk: Disk) -> None:
+        """They are there afterwards. Raises OSError."""
+        for folder in (self.wal, self.snapshots, self.chunks, self.blobs, self.quarantine):
+            disk.mkdir(folder)
+
 
 @dataclass(frozen=True)
 class Means:
@@ -77,14 +83,17 @@ class Means:
     fetch: Fetch | None = None
     replicated: bool = False
 
-    def fetching(self, kind: Literal["chunk", "blob"]) -> Callable[[str], bytes] | None:
+    def fetching(self, kind: Kind) -> Callable[[str], bytes] | None:
         """`fetch` for one kind of bytes."""
         return None if self.fetch is None else partial(self.fetch, kind)
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """The state of the log as it was found, and what was wrong with it: `damage` is all of that, also the usable."""
+    """The state of the log as it was found, and what was wrong with it: `damage` is all of that, also the usable.
+
+    `last_id` is that of the last record; empty where nothing tells.
+    """
 
     folded: Folded
     tails: Tails
@@ -96,6 +105,7 @@ class Replayed:
     problems: tuple[str, ...]
     repaired: Repaired
     damage: tuple[Damage, ...] = ()
+    last_id: str = ""
 
 
 def prepare(
@@ -105,8 +115,7 @@ def prepare(
 
     Raises Locked, StorageError, OSError, and then the lock is free.
     """
-    for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs, paths.quarantine):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.make(means.disk)
     lock = lock or hold(paths.wal)
     try:
         return lock, replay(paths, folds, means)
@@ -118,58 +127,73 @@ def prepare(
 def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
     """Repairs the log and folds it, in one walk."""
     base, folded, problems = _base(means.disk, paths, folds)
-    lose = problems.append
+    blobs = Blobs(means.disk, paths.blobs, _answering(means.fetching("blob")))
+    walk = _Walk(base, folded, blobs, problems.append)
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
-    blobs, tails = Blobs(means.disk, paths.blobs, _answering(means.fetching("blob"))), Tails()
-    held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
-    newest: Good | None = None
-
-    def follow(found: Good) -> None:
-        nonlocal newest
-        newest = found
-        place = Place(found.seq, found.segment, found.offset, found.length)
-        if found.seq <= base.seq:  # it is in the state: where it lies is all that is asked of it
-            stream, kind = place_of(found.line)
-            if kind != ChunkSealed.kind:
-                tails.note(stream, None, place)
-                return
-        record = decode(found.line, found.checksum, blobs, lose)
-        tails.follow(record, place)
-        if found.seq > base.seq:
-            folded.step(record)
-            if isinstance(record.event, Unknown):
-                held.append(Held(record.seq, record.stream, record.line.decode()))
-
-    first, newest = _indexed(means.disk, paths.wal, first, base.seq, tails, follow)
-    report = inspect(means.disk, paths.wal, first, known, follow)
+    first, walk.newest = _indexed(means.disk, paths.wal, first, base.seq, walk.tails, walk.follow)
+    report = inspect(means.disk, paths.wal, first, known, walk.follow)
     repaired = repair(means.disk, paths.wal, paths.quarantine, report)
-    if newest and report.torn and _behind(newest, report.torn):
+    if walk.newest and report.torn and _behind(walk.newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
         return replace(replay(paths, folds, means), repaired=repaired, damage=report.damage)
-    epoch = base.epoch
-    if newest:
-        last = from_json(newest.line)
-        means.ids.follow(last["id"])
-        epoch = max(epoch, last["epoch"])
+    epoch, last_id = walk.end()
+    if last_id:
+        means.ids.follow(last_id)
     for stream, state in folded.streams(STREAMS).items():
         for chunk in state.chunks:
-            tails.drop(stream, chunk.first, chunk.last)
+            walk.tails.drop(stream, chunk.first, chunk.last)
     problems += _tails_gone(folded, segments(means.disk, paths.wal))
     names = {fold.name for fold in folded.folds}
-    foreign = {name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names}
     return Replayed(
         folded=folded,
-        tails=tails,
+        tails=walk.tails,
         head=repaired.head,
         epoch=epoch,
-        held=tuple(held),
-        foreign=foreign,
+        last_id=last_id,
+        held=tuple(walk.held),
+        foreign={name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names},
         snapshot_seq=base.seq,
         problems=tuple(problems),
         repaired=repaired,
         damage=report.damage,
     )
+
+
+class _Walk:
+    """What comes together on the way through the log: where the tails are, the state, what nobody here understands."""
+
+    def __init__(self, base: Snapshot, folded: Folded, blobs: Blobs, lose: Lost) -> None:
+        self.tails = Tails()
+        self.held = [one for one in base.held if not _understood(one, folded, blobs, lose)]
+        self.newest: Good | None = None
+        self._base = base
+        self._folded = folded
+        self._blobs = blobs
+        self._lose = lose
+
+    def follow(self, found: Good) -> None:
+        """Takes the next record."""
+        self.newest = found
+        place = Place(found.seq, found.segment, found.offset, found.length)
+        if found.seq <= self._base.seq:  # it is in the state: where it lies is all that is asked of it
+            stream, kind = place_of(found.line)
+            if kind != ChunkSealed.kind:
+                self.tails.note(stream, None, place)
+                return
+        record = decode(found.line, found.checksum, self._blobs, self._lose)
+        self.tails.follow(record, place)
+        if found.seq > self._base.seq:
+            self._folded.step(record)
+            if isinstance(record.event, Unknown):
+                self.held.append(Held(record.seq, record.stream, record.line.decode()))
+
+    def end(self) -> tuple[int, str]:
+        """The highest epoch and the last id; empty where nothing tells."""
+        if self.newest is None:
+            return self._base.epoch, self._base.id
+        last = from_json(self.newest.line)
+        return max(self._base.epoch, last["epoch"]), max(self._base.id, last["id"])
 
 
 def _tails_gone(folded: Folded, bases: list[int]) -> list[str]:

@@ -5,20 +5,22 @@
                                                                  └ another's: its epoch is higher: Fenced, for good
 
     publish ─▶ manifest m+1, created ─▶ HINT       check ─▶ is there a log/n+1 that is not ours? does a standby knock?
+    after silence: is what we wrote last still there?      emptied or set back by somebody: StoreLost, for good
 
 Whoever holds this calls it from one thread at a time; the facts may be read from any. What raises StoreError is called
-again later and goes on where it was. After Fenced nothing here will ever be confirmed again.
+again later and goes on where it was. After Fenced or StoreLost nothing here will ever be confirmed again.
 """
 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from persistence.claim import Claimed, above, nonce, overtaken, settle
 from persistence.clock import Clock, Entropy
-from persistence.errors import Damaged, Fenced, Newer, NotFound, StoreError, StoreRefused
+from persistence.errors import Damaged, Fenced, Newer, NotFound, StoreError, StoreLost
 from persistence.layout import (
     HINT,
     KNOCK,
@@ -36,12 +38,16 @@ from persistence.layout import (
     log_key,
     manifest_key,
 )
-from persistence.remote import AHEAD, FRESH_S, Tip, look
+from persistence.remote import AHEAD, FRESH_S, Tip, look, together
 from persistence.runs import Run
 from persistence.store import Store
 
 PROBLEMS = 20  #: sentences that are kept
 OBJECT_BYTES = 4 << 20  #: of frames in one log object, but for a single record that is larger
+STAND_S = 2.0  #: after which the next object is not put on top of the last without a look whether that is there
+
+
+E = TypeVar("E", Fenced, StoreLost)
 
 
 class Frames(Protocol):
@@ -93,9 +99,8 @@ class Replica:
         self.confirmed, self.chain = tip.seq, tip.chain
         self.n, self.previous = tip.n, tip.previous
         self.tail = tuple(Laid(one.header, len(one.body), one.sha256) for one in tip.tail)
-        self.confirmed_at: float | None = None  #: wall time of the last confirmation
         self.known: set[str] = set()  #: keys of blobs and chunks that this life knows to be in the store
-        self.problems: tuple[str, ...] = ()
+        self.problems: tuple[str, ...] = ()  #: what was left out, until somebody has told it and empties this
         self._clock = clock
         self._entropy = entropy
         self._threads = threads
@@ -104,8 +109,9 @@ class Replica:
         self._drafted: Manifest | None = None  # manifest m+1, likewise
         self._m = tip.m  # the highest number of a manifest, above its own only where that cannot be read
         self._answered = {one.header.answers for one in tip.tail}
-        self._fenced: Fenced | None = None
-        self._asks = False  # whether the next check looks for a knock
+        self._over: Fenced | StoreLost | None = None  # why nothing will be confirmed here any more
+        self._turn = 0  # of the minute's check
+        self._foot, self._stood = self._last_key, tip.at  # an object that was there, and when
 
     # ------------------------------------------------------------ facts
 
@@ -121,8 +127,10 @@ class Replica:
 
     @property
     def complete(self) -> bool:
-        """Whether a state can be made of what is there, without this machine."""
-        return self.manifest.complete
+        """Whether a state can be made of what is there, without this machine: all of it, from the beginning on."""
+        runs = [one.header for one in self.tail if one.header.first <= one.header.last]
+        ends = [self.manifest.log_seq, *(run.last for run in runs)]
+        return self.manifest.complete and all(run.first == end + 1 for run, end in zip(runs, ends, strict=False))
 
     def nonce(self) -> str:
         """A new mark for an own object."""
@@ -133,17 +141,19 @@ class Replica:
     def flush(self) -> int:
         """Brings everything that is durable here to the store. Returns the last seq that is confirmed then.
 
-        Raises StoreError, StorageError (try again later), Fenced.
+        Raises StoreError, StorageError (try again later), Fenced, StoreLost.
         """
         self.settle()
+        if self.source.durable > self.confirmed:
+            self._stand_firm()
         while self.source.durable > self.confirmed:
             self._send(self._drawn())
         return self.confirmed
 
     def settle(self) -> None:
-        """Asks again, with the same bytes, for what was sent and not answered. Raises StoreError, Fenced."""
-        if self._fenced:
-            raise self._fenced
+        """Asks again, with the same bytes, for what was sent and not answered. Raises StoreError, Fenced, StoreLost."""
+        if self._over:
+            raise self._over
         if self._flying:
             self._send(self._flying)
         if self._drafted:
@@ -206,7 +216,6 @@ class Replica:
         self.n, self.previous = one.header.n, one.sha256
         self.confirmed, self.chain = one.header.last, one.header.chain_out
         self.tail = (*self.tail, Laid(one.header, len(one.body), one.sha256))
-        self.confirmed_at = self._clock.now()
 
     def _stepped_over(self, found: bytes, one: LogObject) -> LogObject:
         """The object for the number after, where the bytes under its own belong to nobody who could be the writer.
@@ -234,15 +243,14 @@ class Replica:
             self._newest(key, found)
 
     def check(self) -> None:
-        """The look of every minute: by turns for a successor and for a standby's knock, which is answered.
+        """The look of every minute: each second one for a standby's knock, which is answered; the others by turns for a
+        successor, and for what was written last.
 
-        Raises Fenced, StoreError.
+        Raises Fenced, StoreError, StoreLost.
         """
-        self._asks, asks = not self._asks, self._asks
-        if asks:
-            self._answer()
-        else:
-            self.prove()
+        turns = (self.prove, self._answer, self._stand_by_turns, self._answer)
+        self._turn, turn = (self._turn + 1) % len(turns), turns[self._turn]
+        turn()
 
     def trusted(self, sent: float | None = None) -> None:
         """An answer to what was `sent` at that boot time counts, because the last proof is fresh enough.
@@ -252,6 +260,42 @@ class Replica:
         """
         now = self._clock.boottime()
         self._proven = self._newest().at if now - self._proven > FRESH_S else now if sent is None else sent
+
+    @property
+    def _last_key(self) -> str:
+        """What was written last, of that which is never collected while this writes."""
+        return log_key(self.n) if self.tail else manifest_key(self.manifest.m)
+
+    def _stand_firm(self) -> None:
+        """Before something is put on top of what is there, after a while in which anything may have become of it."""
+        if self._clock.boottime() - self._stood > STAND_S:
+            self._stand(self._foot, self._last_key, manifest_key(self.manifest.m))
+            self._foot = self._last_key
+
+    def _stand_by_turns(self) -> None:
+        """The same of a writer that has nothing to say, in one request: now the log, now the manifest."""
+        head = manifest_key(self.manifest.m)
+        self._stand(self._foot)
+        self._foot = self._last_key if self._foot == head else head
+
+    def _stand(self, *keys: str) -> None:
+        """Looks whether these are there still. Raises StoreLost, Fenced, StoreError."""
+        self.settle()
+        now, asked = self._clock.boottime(), tuple(dict.fromkeys(keys))
+        there = together([partial(self._is_there, key) for key in asked], self._threads)
+        if not all(there):
+            gone = asked[there.index(False)]
+            with suppress(Damaged):  # so it is where only some of it went
+                self._newest(gone)  # where another writes, it may have collected ours
+            raise self._lose(_lost(self.store, gone))
+        self._stood = now
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            self.store.get(key, 0, 1)
+        except NotFound:
+            return False
+        return True
 
     def _answer(self) -> None:
         self.settle()
@@ -265,22 +309,22 @@ class Replica:
 
     def _newest(self, key: str = "", found: bytes = b"") -> Tip:
         """What the store holds now, where nothing shows another writer: not what was `found` under the own number, no
-        manifest and no log object. Raises Fenced, StoreError, Damaged.
+        manifest and no log object. Raises Fenced, StoreLost, StoreError, Damaged.
         """
         try:
             if key and self._shows_another(found, key):
-                raise self._lose(key)
+                raise self._lose(overtaken(key))
             tip = look(self.store, clock=self._clock, threads=self._threads)
         except Newer as error:  # only a successor can have written what this release cannot read
-            raise self._lose(key or HINT) from error
-        if tip is None:
-            raise StoreRefused(f"{self.store.url} was emptied under a running finn", hint="start it again")
+            raise self._lose(overtaken(key or HINT)) from error
+        if tip is None or tip.epoch < self.epoch:  # ours is higher, and is nowhere
+            raise self._lose(_lost(self.store, manifest_key(self.manifest.m)))
         mine = (tip.manifest.epoch, tip.manifest.writer) == (self.epoch, self.writer)
         if tip.epoch > self.epoch or not mine:
-            raise self._lose(manifest_key(tip.manifest.m))
+            raise self._lose(overtaken(manifest_key(tip.manifest.m)))
         for one in tip.tail:
             if above(one.header, self.manifest):
-                raise self._lose(log_key(one.header.n))
+                raise self._lose(overtaken(log_key(one.header.n)))
         return tip
 
     def _shows_another(self, found: bytes, key: str) -> bool:
@@ -289,18 +333,19 @@ class Replica:
         except Damaged:
             return False
 
-    def _lose(self, key: str) -> Fenced:
-        self._fenced = overtaken(key)
-        return self._fenced
+    def _lose(self, error: E) -> E:
+        self._over = error
+        return error
 
     # ------------------------------------------------------------ manifests
 
     def publish(self, **changes: Any) -> Manifest:
         """Writes the next manifest: the last one with these changes. It is `manifest` when this returns.
 
-        Raises StoreError: it may come to be yet, and the next call here finds out first. Raises Fenced.
+        Raises StoreError: it may come to be yet, and the next call here finds out first. Raises Fenced, StoreLost.
         """
         self.settle()
+        self._stand_firm()
         while True:
             draft = replace(
                 self.manifest,
@@ -336,7 +381,16 @@ class Replica:
 
     def _adopt(self, manifest: Manifest, m: int) -> None:
         self.manifest, self._m = manifest, m
+        self._foot = manifest_key(manifest.m)
         self.tail = tuple(one for one in self.tail if one.header.n >= manifest.log_from)
 
     def _note(self, problem: str) -> None:
         self.problems = tuple(dict.fromkeys((*self.problems, problem)))[-PROBLEMS:]
+
+
+def _lost(store: Store, key: str) -> StoreLost:
+    """What a writer is told that finds its own objects gone."""
+    return StoreLost(
+        f"{store.url} has lost what it had confirmed: {key} is gone",
+        hint="what is here is copied there again; see who empties the store or sets it back",
+    )

@@ -17,12 +17,18 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from pydantic_core import from_json
 
 from persistence import needs, segment
+from persistence.blobs import Kind
 from persistence.disk import Disk, refused, write_all
 from persistence.errors import Damaged, FinnError, NotFound
+from persistence.frame import PREFIX_BYTES
 from persistence.layout import (
+    KEPT,
+    NOTHING,
     PROVE,
     LogObject,
     Manifest,
@@ -38,11 +44,10 @@ from persistence.layout import (
 from persistence.remote import Tip, together
 from persistence.scan import segment_name
 from persistence.segment import Span
-from persistence.snapshot import SUFFIX, Snapshot
+from persistence.snapshot import Snapshot, path_of
 from persistence.snapshot import decode as decode_snapshot
 from persistence.store import OBJECT_MAX, Store
 
-KEPT = 8  #: manifests that are kept with everything they name
 TOTAL_MAX = 1 << 30  #: bytes of snapshot and segments; what is kept after a floor is some ten megabytes
 SEG_MAX = 64 << 20  #: bytes of one segment: 10 MB and a last batch
 RATIO_MAX, INFLATED_MIN = 100, 64 << 20  #: a snapshot may become so many times its size, or this many bytes
@@ -76,7 +81,7 @@ class Piece(NamedTuple):
 def restore(
     store: Store, tip: Tip, into: Path, disk: Disk, *, ms: int, at: int | None = None, before: int | None = None
 ) -> Built:
-    """Writes wal/ and snapshots/ below `into`, not yet durable. `ms` is the time that segments are marked with.
+    """Writes wal/, snapshots/ and blobs/ below `into`, not yet durable. `ms` is the time that segments are marked with.
 
     `at` is the last record that is wanted; with `before` the state is folded from a snapshot before that seq. Raises
     Damaged where no snapshot and log can be had that fit together, NotFound where `at` lies before everything that is
@@ -87,20 +92,21 @@ def restore(
     snapshot, data = shelf.snapshot(last if before is None else min(last, before - 1))
     first = needs.floor(snapshot) if snapshot else 1
     known = {snapshot.seq: snapshot.chain} if snapshot else {}
-    laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms)
+    seen = snapshot.seq if snapshot else 0
+    laid = _lay(shelf, first, last, known, into / "wal", set(), disk, ms, seen=seen)
     if snapshot:
-        written(disk, into / "snapshots" / f"{snapshot.seq:016d}{SUFFIX}", data)
+        written(disk, path_of(into / "snapshots", snapshot.seq), data)
     return _built(shelf, laid or [_begun(shelf, snapshot, last, into / "wal", disk, ms)], snapshot, len(data))
 
 
 def extend(store: Store, tip: Tip, into: Path, disk: Disk, *, after: int, ms: int) -> Built:
-    """Writes wal/ below `into` with what the store has behind the record `after`, which is part of the same log.
+    """Writes wal/ and blobs/ below `into` with what the store has behind the record `after` of the same log.
 
     Raises as `restore` does.
     """
     shelf = Shelf(store, tip)
     there = _names(disk, into / "wal")
-    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", there, disk, ms)
+    laid = _lay(shelf, after + 1, tip.seq, {}, into / "wal", there, disk, ms, seen=after)
     return _built(shelf, laid, None, 0)
 
 
@@ -119,11 +125,22 @@ def records(store: Store, tip: Tip, first: int, last: int) -> Span | None:
 
 
 def _lay(
-    shelf: "Shelf", first: int, last: int, known: Mapping[int, str], wal: Path, there: set[str], disk: Disk, ms: int
+    shelf: "Shelf",
+    first: int,
+    last: int,
+    known: Mapping[int, str],
+    wal: Path,
+    there: set[str],
+    disk: Disk,
+    ms: int,
+    *,
+    seen: int,
 ) -> list[tuple[Span, int]]:
     """Writes segments that have the records first..last, beside those that are `there` already, and no others.
 
-    Returns the spans, without their bodies, and their sizes.
+    With them come the long texts of the records after `seen`, which a start folds: it must need nobody's answer for
+    that, or what it says of a text that did not come would be part of the state. Returns the spans, without their
+    bodies, and their sizes.
     """
     manifest = shelf.manifest
 
@@ -132,6 +149,9 @@ def _lay(
         form = segment.growing if growing else segment.sealed
         whole = form(span, epoch=manifest.epoch, writer=manifest.writer, ms=ms)
         written(disk, wal / segment_name(span.first), whole)
+        for sha in _texts(span, seen):
+            if (text := shelf.text(sha)) is not None:
+                written(disk, wal.parent / "blobs" / sha[:2] / sha[2:], text)
         return span._replace(body=b""), len(whole)
 
     for pieces, holes in shelf.coverings(first, last):
@@ -148,11 +168,18 @@ def _lay(
 
 def _begun(shelf: "Shelf", snapshot: Snapshot | None, last: int, wal: Path, disk: Disk, ms: int) -> tuple[Span, int]:
     """A log of which the snapshot sums up everything: an empty segment says that it goes on there."""
-    chain = snapshot.chain if snapshot else segment.NOTHING
+    chain = snapshot.chain if snapshot else NOTHING
     empty = Span(last + 1, last, chain, chain, b"")
     whole = segment.growing(empty, epoch=shelf.manifest.epoch, writer=shelf.manifest.writer, ms=ms)
     written(disk, wal / segment_name(last + 1), whole)
     return empty, len(whole)
+
+
+def _texts(span: Span, seen: int) -> dict[str, None]:
+    """The blobs that hold long texts of the span's records after `seen`."""
+    lines = span.body.split(b"\n") if b'"blobs":' in span.body else []
+    said = [from_json(line[PREFIX_BYTES:]) for line in lines if b'"blobs":' in line]
+    return dict.fromkeys(sha for body in said if body["seq"] > seen for sha in body.get("blobs", {}).values())
 
 
 def _built(shelf: "Shelf", laid: Sequence[tuple[Span, int]], snapshot: Snapshot | None, size: int) -> Built:
@@ -215,6 +242,14 @@ class Shelf:
         pieces = self._pieces(0)
         return min((piece.first for piece in pieces), default=1)
 
+    def text(self, sha: str) -> bytes | None:
+        """A long text's bytes; None where the store does not have them any more. Raises StoreError."""
+        try:
+            return verified_body(self._store, "blob", sha)
+        except (NotFound, Damaged) as problem:
+            self.problems.append(problem.message)
+            return None
+
     # ------------------------------------------------------------ the log
 
     def coverings(self, first: int, last: int) -> Iterator[tuple[tuple[Piece, ...], tuple[tuple[int, int], ...]]]:
@@ -245,7 +280,7 @@ class Shelf:
             if seg.bytes > SEG_MAX:
                 raise Damaged(f"{seg.key} has {seg.bytes} bytes, more than a segment", hint=PROVE)
             body = verified(self._store, seg.key, seg.sha256, seg.bytes)
-            return segment.proven(body, seg.first, seg.last, seg.chain_in, seg.chain_out, seg.key, known)
+            return segment.vouched(body, seg.first, seg.last, seg.chain_in, seg.chain_out, seg.key, known)
         except Damaged as problem:
             self._give_up(piece.key, problem)
             raise _Unusable from problem
@@ -331,7 +366,7 @@ def verified(store: Store, key: str, sha: str, size: int) -> bytes:
     raise Damaged(f"{key} in {store.url} is not what was written", hint=PROVE)
 
 
-def verified_body(store: Store, kind: Literal["chunk", "blob"], sha: str) -> bytes:
+def verified_body(store: Store, kind: Kind, sha: str) -> bytes:
     """A chunk's or a blob's bytes. Raises NotFound, Damaged, StoreError."""
     key = chunk_key(sha) if kind == "chunk" else blob_key(sha)
     for _ in range(2):

@@ -49,7 +49,7 @@ class Member(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Restored:
+class Retrieved:
     """What was built. `seq` is the last record of the log there, `state` what it was restored from.
 
     `missing` are the hashes of chunks and blobs that the state names and the archive does not have.
@@ -79,7 +79,7 @@ def _bounded(git: Git, commit: str) -> dict[str, Member]:
     return members
 
 
-def retrieve(git: Git, state: State, into: Path, means: Means, epoch: int) -> Restored:
+def retrieve(git: Git, state: State, into: Path, means: Means, epoch: int) -> Retrieved:
     """Builds wal, snapshots, chunks and blobs in the empty `into`. Raises Damaged, ArchiveError, StorageError."""
     paths, members = Paths(into), _bounded(git, state.commit)
     for folder in (paths.wal, paths.snapshots, paths.chunks, paths.blobs):
@@ -93,7 +93,7 @@ def retrieve(git: Git, state: State, into: Path, means: Means, epoch: int) -> Re
     tails = unpacking.tails(state)
     seq = _seal(paths, means, picture, tails, epoch)
     size = len(text) + unpacking.bytes
-    return Restored(state, seq, size, tuple(unpacking.missing), tuple(unpacking.problems))
+    return Retrieved(state, seq, size, tuple(unpacking.missing), tuple(unpacking.problems))
 
 
 class _Unpacking:

@@ -9,7 +9,7 @@ is searched for from the beginning of its segment.
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -141,6 +141,17 @@ class Runs:
                 digest = bytes.fromhex(found.checksum)
                 yield _Piece(found.line, chain, _Spot(found.seq, digest, found.segment, found.offset + found.length))
                 chain = digest
+
+
+def between(read: Callable[[int, int], Run], after: int, last: int, limit: int) -> Iterator[Run]:
+    """The runs that `read` gives behind `after` up to `last`, as far as the log still has them. Raises StorageError."""
+    while after < last:
+        try:
+            run = read(after, limit)
+        except NotFound:
+            return  # the end of the log is lost, and was declared so
+        yield run
+        after = run.last
 
 
 def _run(found: Iterable[_Piece], after: int, durable: int, limit: int) -> list[_Piece]:

@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from persistence.chunks import seq_of
 from persistence.errors import Damaged
-from persistence.frame import GENESIS, PREFIX_BYTES, encode, framed
+from persistence.frame import PREFIX_BYTES, encode, framed
+from persistence.layout import NOTHING
 from persistence.wal import FORMAT
-
-NOTHING = GENESIS.hex()  #: the digest before the first record
 
 _RECORD = re.compile(rb'^[0-9a-f]{8} [0-9a-f]{8} ([0-9a-f]{64}) \{"seq":(\d+),', re.MULTILINE)
 _HEADER = re.compile(rb'^.{83}\{"segment":\d+,"base_seq":(\d+),"base_sha":"([0-9a-f]{64})"')
@@ -94,6 +93,42 @@ def proven(
     if (seq, chain) != (last, chain_out):
         raise Damaged(f"{name} ends with record {seq}, not as it says with {last}", hint="run finn verify --store")
     return Span(first, last, chain_in, chain_out, body, tuple(holes))
+
+
+def vouched(
+    body: bytes, first: int, last: int, chain_in: str, chain_out: str, name: str, known: Mapping[int, str]
+) -> Span:
+    """As `proven`, for bytes that something vouches for with a hash of them all. Raises Damaged.
+
+    What they are made of is looked at, and the digests at both ends: hashing each record once more would prove what the
+    one hash has proven. Where anything is unusual (records left out, for one) each is proven all the same.
+    """
+    stated = {last: chain_out, **{seq: chain for seq, chain in known.items() if first <= seq <= last}}
+    usual = chain_in and _in_order(body, first, last)
+    if not usual or not all(_states(body, seq, chain) for seq, chain in stated.items()):
+        return proven(body, first, last, chain_in, chain_out, name, known)
+    next(frames(body, first, chain_in, name))
+    return Span(first, last, chain_in, chain_out, body)
+
+
+def _in_order(body: bytes, first: int, last: int) -> bool:
+    """Whether the body is made of just these records, one after the other."""
+    at, end = 0, len(body)
+    try:
+        for seq in range(first, last + 1):
+            if not body.startswith(b' {"seq":%d,' % seq, at + PREFIX_BYTES - 1):
+                return False
+            at += PREFIX_BYTES + int(body[at : at + 8], 16) + 1
+            if body[at - 1 : at] != b"\n":
+                return False
+    except ValueError:
+        return False
+    return at == end
+
+
+def _states(body: bytes, seq: int, chain: str) -> bool:
+    """Whether a record of the body says that this is the digest after it. A text cannot: its quotes are escaped."""
+    return b'%b {"seq":%d,' % (chain.encode(), seq) in body
 
 
 def after(span: Span, seq: int, name: str) -> Span:

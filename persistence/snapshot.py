@@ -1,7 +1,7 @@
 """Folded state on disk, so that a start replays little.
 
     snapshots/{seq:016d}.json.z = zlib(canonical JSON)
-    {seq, chain, epoch, folds: {name: {v, state}}, held: [{seq, stream, line}], state_sha}
+    {seq, id, chain, epoch, folds: {name: {v, state}}, held: [{seq, stream, line}], state_sha}
 
 `state_sha` is the SHA-256 of the canonical JSON of `folds`: the same state has the same hash, on every machine and by
 every way of restoring. A snapshot counts only when it was read back and its hash is right; three are kept.
@@ -45,19 +45,21 @@ class Held:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """State after the record `seq`, whose checksum is `chain`."""
+    """State after the record `seq`, with its checksum and its id (empty where an older program wrote the snapshot)."""
 
     seq: int
     chain: str
     epoch: int
     folds: Mapping[str, Json]
     held: tuple[Held, ...] = ()
+    id: str = ""
 
     @property
     def text(self) -> bytes:
         """Its canonical JSON."""
         body = {
             "seq": self.seq,
+            "id": self.id,
             "chain": self.chain,
             "epoch": self.epoch,
             "folds": self.folds,
@@ -94,6 +96,7 @@ def parse(text: bytes, name: str) -> Snapshot:
             epoch=body["epoch"],
             folds=body["folds"],
             held=tuple(Held(**one) for one in body["held"]),
+            id=body.get("id", ""),
         )
         intact = state_sha(snapshot.folds) == body["state_sha"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:

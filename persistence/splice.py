@@ -17,12 +17,13 @@ from persistence import segment, swap
 from persistence.disk import Disk, read, refused
 from persistence.errors import Damaged
 from persistence.frame import framed
+from persistence.layout import NOTHING
 from persistence.recovery import inspect
 from persistence.remote import Tip
 from persistence.replay import Paths
 from persistence.restoration import records, written
 from persistence.scan import Damage, Good, Mark, segment_name, segments, walk
-from persistence.segment import NOTHING, Span
+from persistence.segment import Span
 from persistence.store import Store
 from persistence.wal import Head
 

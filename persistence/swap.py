@@ -7,7 +7,7 @@
                in    .restoring/* go to their places; chunks and blobs join those of the same names
                in.json is removed
     join       as move_in, without the first half: what was built is added to the log that is there
-    finish     goes on where a crash came between; a build without out.json or in.json goes
+    finish     goes on where a crash came between; a build without out.json or in.json goes, and .restoring/ with it
 
 Every step is a rename that can be done again. At no moment is a file of either log gone: it is in its place, in
 .restoring/ or in quarantine/. wal/LOCK stays where it is, held by whoever calls this.
@@ -140,10 +140,12 @@ def _in(disk: Disk, root: Path) -> None:
     building = root / RESTORING
     for folder in _folders(disk, building):
         files = disk.names(building / folder)
+        disk.mkdir(root / folder)
         if files:
-            disk.mkdir(root / folder)
             _move(disk, building / folder, root / folder, files)
             disk.sync_folder((root / folder).parent)
+        else:  # they may have been moved before a crash, in or out, and nobody knows whether durably
+            disk.sync_folder(root / folder)
     if RESTORED in disk.names(building):
         disk.rename(building / RESTORED, root / RESTORED)
     disk.sync_folder(root)
@@ -189,10 +191,11 @@ def _sync(disk: Disk, path: Path) -> None:
 
 
 def _sweep(disk: Disk, building: Path) -> None:
-    """Every file of a build goes; its empty folders may stay."""
-    for folder in _folders(disk, building):
-        for name in disk.names(building / folder):
+    """The build goes, the innermost folders first."""
+    for folder in (*_folders(disk, building), *FANNED, ""):
+        names = disk.names(building / folder)
+        for name in names:
             disk.unlink(building / folder / name)
-    for name in disk.names(building):
-        if name not in (*FLAT, *FANNED):
-            disk.unlink(building / name)
+        if names:
+            disk.sync_folder(building / folder)
+        disk.rmdir(building / folder)

@@ -6,6 +6,7 @@ gateway  >  scheduler  >  agent  >  persistence        an import goes down, neve
 import ast
 import graphlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -156,6 +157,37 @@ def test_an_import_goes_down_and_never_up() -> None:
         and (name.split(".")[0] not in FLOORS or FLOORS.index(floor) > FLOORS.index(name.split(".")[0]))
     ]
     assert upwards == []
+
+
+def mapped() -> list[tuple[str, str]]:
+    """The rooms of persistence with their groups, as the map in its docstring draws them."""
+    found: list[tuple[str, str]] = []
+    for line in (ast.get_docstring(parse(ROOT / "persistence" / "__init__.py")) or "").splitlines()[3:]:
+        if drawn := re.fullmatch(r"(\w*) +(\w+)  +\S.*", line):
+            found.append((drawn[1] or found[-1][0], drawn[2]))
+    return found
+
+
+def test_every_room_of_persistence_is_on_the_map_once() -> None:
+    rooms = [name.removeprefix("persistence.") for name in MODULES if name.startswith("persistence.")]
+    assert sorted(room for _, room in mapped()) == sorted(room for room in rooms if "." not in room)
+
+
+def test_a_room_of_persistence_leans_on_its_own_group_and_on_those_above() -> None:
+    groups = list(dict.fromkeys(group for group, _ in mapped()))
+    group_of = {f"persistence.{room}": groups.index(group) for group, room in mapped()}
+    downwards = [
+        f"{name} leans on {own}"
+        for name, path in MODULES.items()
+        for target in imports(parse(path))
+        if (own := room(own_module(target) or "")) in group_of and group_of.get(room(name), len(groups)) < group_of[own]
+    ]
+    assert downwards == []
+
+
+def room(name: str) -> str:
+    """`persistence.stores.s3` is in the room `persistence.stores`."""
+    return ".".join(name.split(".")[:2])
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

@@ -1,7 +1,7 @@
 """Whether the loop ever blocks: /livez while everything goes on that copies are made of, and while a log is restored.
 
-    work       sessions talk all the time, each record goes to the store, the tail is put together after 32 objects, a
-               commit goes to git every second, and the first of each takes all that the directory held before
+    work       sessions talk as with a real model, each record goes to the store, the tail is put together after 32
+               objects, a commit goes to git every second, and the first of each takes all that was there before
     restore    from the start of a process on an empty disk until it takes prompts
 
 Both are asked every few milliseconds. The anchor is /health of the smallest server on the same libraries, asked in turn
@@ -20,10 +20,11 @@ from pathlib import Path
 from statistics import quantiles
 
 from tests.benchmarks.bucket import Bucket, bucket
+from tests.benchmarks.confirmed import TURN
 from tests.benchmarks.processes import Http, Line, Process, bare, finn, token
 from tests.benchmarks.restore import RESTORED_BYTES, unsealed
 from tests.benchmarks.rounds import Goal, Measured, Round
-from tests.benchmarks.turns import SCRIPT, model_server
+from tests.benchmarks.turns import model_server
 
 PAUSE_S = 0.003
 SESSIONS = 3
@@ -48,7 +49,7 @@ def _at_work(folder: Path, data: Path, it: Bucket, smallest: Process, count: int
     remote = folder / "remote.git"
     subprocess.run(["git", "init", "--quiet", "--bare", remote], check=True)
     settings = {**it.settings, "FINN_GIT_REMOTE": str(remote), "FINN_ARCHIVE_INTERVAL": "1s"}
-    with model_server(folder, 5_000, SCRIPT) as model, finn(data, {**settings, **model.settings}) as process:
+    with model_server(folder, 5_000, TURN) as model, finn(data, {**settings, **model.settings}) as process:
         process.takes_prompts(data)
         over = threading.Event()
         players = [threading.Thread(target=_talk, args=(process, token(data), over)) for _ in range(SESSIONS)]

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 LONG = "long " * 60_000  #: more than stays in a record
 KEEP = {
     "when": "keep",
@@ -330,7 +332,6 @@ def test_a_flipped_bit_in_what_describes_the_log_is_told_and_costs_nothing(
     machines: Machines, past: Past, seed: int
 ) -> None:
     rng, place = random.Random(seed), copied(past, machines.folder)
-    place.put("main/manifest/HINT", b"\x00")
     flipped = [flip(place, newest(place, kind), rng) for kind in ("manifest", "snap", "seg")]
     it = machines.one(place)
     assert source(it)["observedValue"] == "store"
@@ -363,12 +364,32 @@ def test_a_flipped_bit_in_a_body_costs_that_body_alone_and_it_is_named(
     assert it.say(past.session, "and on")["reply"] == "You said: and on"
 
 
+def test_a_flipped_bit_in_a_body_that_git_has_costs_nothing_and_it_is_told(
+    machines: Machines, past: Past, seed: int
+) -> None:
+    rng, place, remote = random.Random(seed), copied(past, machines.folder), Remote(machines.folder)
+    it = machines.one(place, remote)
+    assert it.stop() == 0  # with a commit of everything
+    assert remote.seq
+    gone(it.data)
+    (blob,) = (key for key, data in place.objects().items() if "/blob/" in key and data == b"a person wrote this")
+    flipped = [flip(place, key, rng) for key in (blob, newest(place, "chunk"))]
+    it.start()
+    assert source(it)["observedValue"] == "store"
+    assert texts(it, past.session) == past.said
+    assert (it.data / "workspace" / "by-hand.txt").read_text() == "a person wrote this"
+    assert [key for key in flipped if key not in it.log] == []
+    assert it.stop() == 0
+    assert it.verify()["ok"]
+
+
 def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they_are_named(
     machines: Machines, past: Past, seed: int
 ) -> None:
     place = copied(past, machines.folder)
     tail = (key for key, data in place.objects().items() if "/log/" in key and b'"text":"Kept: keep-1"' in data)
     key = max(tail)
+    place.put("main/manifest/HINT", b"\x00")  # which is advice, and costs nothing
     whole, flipped = place.objects()[key].decode(), flip(place, key, random.Random(seed))
     it = machines.one(place)
     told = source(it)
@@ -379,6 +400,29 @@ def test_a_flipped_bit_in_the_last_of_the_log_costs_those_records_alone_and_they
     assert it.stop() == 0
     verdict = it.verify()
     assert (verdict["ok"], len(verdict["gaps"])) == (True, 1), "a gap that is declared"
+
+
+def test_a_tampered_identity_is_neither_believed_nor_replaced_nor_recorded(machines: Machines, past: Past) -> None:
+    place = copied(past, machines.folder)
+    mine = (ROOT / "grimoires" / "BEAUVOIR.md").read_bytes()
+    key = f"main/blob/{sha256(mine).hexdigest()}"
+    assert place.objects()[key] == mine
+    place.put(key, b"I am evil.")
+    it = machines.one(place)
+    for _ in range(2):
+        assert not (it.data / "grimoires" / "BEAUVOIR.md").exists()
+        assert "grimoires/BEAUVOIR.md" in it.ask("GET", "/health").json["checks"]["files:leftOut"][0]["output"]
+        kept = {one["path"]: one["sha256"] for one in it.ask("GET", "/api/storage").json["inventory"]}
+        assert kept["grimoires/BEAUVOIR.md"] == sha256(mine).hexdigest()
+        it.say(past.session, "who are you?")
+        assert "evil" not in it.sent()[-1]["system"]
+        assert it.stop() == 0
+        it.start()
+    it.kill()
+    assert place.objects()[key] == b"I am evil."  # nobody signs for it
+    place.put(key, mine)
+    it.start()
+    assert (it.data / "grimoires" / "BEAUVOIR.md").read_bytes() == mine
 
 
 # ---------------------------------------------------------------- a store that does not answer, and one that is empty
@@ -463,3 +507,49 @@ def test_a_copy_is_proven_and_rebuilt_elsewhere_while_finn_goes_on(machines: Mac
     assert it.say(past.session, "here")["reply"] == "You said: here"
     saved(it)
     assert it.command("verify", "--store").returncode == 0
+
+
+# ---------------------------------------------------------------- what is told of the copies is so
+
+
+def test_a_copy_that_fails_is_never_told_to_be_newer_than_it_is(machines: Machines) -> None:
+    place, remote = Directory(machines.folder), Remote(machines.folder)
+    it = machines.one(place, remote, FINN_ARCHIVE_INTERVAL="1s")
+    session = it.new_session()
+    it.say(session, "in both")
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: all((tier(it, name)["last_seq"] or 0) >= seq for name in ("store", "git")))
+    place.take_away()
+    away = remote.folder.rename(remote.folder.with_name("away.git"))
+    before = {name: tier(it, name) for name in ("store", "git")}
+    it.say(session, "in neither")
+    until(lambda: all(tier(it, name)["state"] == "failing" for name in ("store", "git")))
+    for name, told in before.items():
+        now = tier(it, name)
+        assert (now["last_seq"], now["at"]) == (told["last_seq"], told["at"]), "the last copy is as old as it was"
+        assert (now["lag_seq"] > 0, bool(now["error"])) == (True, True)
+    assert it.ask("GET", "/health").json["status"] == "warn"
+    place.bring_back()
+    away.rename(remote.folder)
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: all(tier(it, name)["state"] == "saved" for name in ("store", "git")), "it never healed")
+    assert remote.seq >= seq
+
+
+def test_empty_snapshots_hide_nothing_that_is_in_the_log(machines: Machines) -> None:
+    it = machines.one()
+    session = it.new_session()
+    for number in range(3):
+        it.say(session, f"{number}")
+        assert it.stop() == 0
+        it.start()
+    said = texts(it, session)
+    assert it.stop() == 0
+    snapshots = [*(it.data / "snapshots").iterdir()]
+    assert len(snapshots) >= 2
+    for path in snapshots:
+        path.write_bytes(b"")
+    it.start()
+    assert texts(it, session) == said
+    assert source(it)["status"] == "warn", "and it is said"
+    assert it.say(session, "and on")["reply"] == "You said: and on"

@@ -6,8 +6,8 @@ finn ─▶ fault proxy ─▶ moto          what is compared is the log on the 
 import asyncio
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,7 +27,7 @@ from tests.end_to_end.bucket import (
     texts,
     tier,
 )
-from tests.end_to_end.finn import ECHO, RECORDS, Line, slow, until
+from tests.end_to_end.finn import ECHO, RECORDS, Answer, Finn, Line, slow, until
 from tests.fault_proxy import Fault, FaultProxy
 from tests.s3_server import S3Server
 
@@ -68,6 +68,11 @@ def let_go(proxy: FaultProxy) -> None:
     """The store answers again; what it is silent about is broken off, and asked again."""
     proxy.clear()
     proxy.cut()
+
+
+def post(it: Finn, session: str, text: str) -> Answer:
+    """A prompt under the request id `k`, and what it is answered with."""
+    return it.ask("POST", f"/api/sessions/{session}/messages", {"text": text}, {"Idempotency-Key": "k"})
 
 
 async def quiet(line: Line) -> None:
@@ -125,7 +130,7 @@ def test_puts_whose_answer_is_lost_lose_and_double_nothing(bucket: Bucket, level
     proxy.add(Fault("reset_after", "PUT", MANIFEST), Fault("reset_after", "PUT", LOG))  # of the claim
     it = bucket.finn(FINN_DURABILITY=level)
     session = it.new_session()
-    rounds = count(5, 100)
+    rounds = count(4, 100)
     for number in range(rounds):
         proxy.add(Fault("reset_after", "PUT", after=draw.randrange(2), times=draw.randrange(1, 3)))
         it.say(session, f"{number} {LARGER if number == 2 else ''}")
@@ -237,14 +242,11 @@ async def test_at_level_store_a_silent_store_is_said_and_the_same_request_gets_t
     it, proxy = await asyncio.to_thread(bucket.finn, "one", WORK, FINN_DURABILITY="store"), bucket.proxy()
     busy, other = it.new_session(), it.new_session()
 
-    def ask() -> Any:
-        return it.ask("POST", f"/api/sessions/{other}/messages", {"text": "are you there?"}, {"Idempotency-Key": "k"})
-
     async with it.open(busy) as line:
         await line.say("work")
         await line.until("text_delta")
         proxy.add(HELD)
-        refused = await asyncio.to_thread(ask)
+        refused = await asyncio.to_thread(post, it, other, "are you there?")
         assert (refused.status, refused.code) == (503, "store_unavailable")
         told = await line.until("error")
         assert (told["data"]["code"], told["data"]["recoverable"]) == ("store_unavailable", True)
@@ -252,8 +254,24 @@ async def test_at_level_store_a_silent_store_is_said_and_the_same_request_gets_t
         let_go(proxy)
         assert (await asyncio.to_thread(it.say, other, "are you there?", {"Idempotency-Key": "k"}))["reply"]
         await line.until("turn_end")
-    assert ask().status == 202
+    assert post(it, other, "are you there?").status == 202
     assert texts(it, other) == ["are you there?", "You said: are you there?"]
     assert texts(it, busy)[-1] == "It is written."
     saved(it)
     assert bucket.has(it)
+
+
+def test_at_level_store_whoever_waits_for_a_silent_store_is_told_of_the_end(bucket: Bucket) -> None:
+    it, proxy = bucket.finn(FINN_DURABILITY="store", FINN_SHUTDOWN_BUDGET="2s"), bucket.proxy()
+    session = it.new_session()
+    saved(it)
+    proxy.add(Fault("blackhole", times=None))
+    with ThreadPoolExecutor() as aside:
+        waiting = aside.submit(post, it, session, "anybody?")
+        until(lambda: "blackhole" in proxy.seen)
+        assert it.stop() == 0
+        assert (waiting.result().status, waiting.result().code) == (503, "draining")
+    let_go(proxy)
+    it.start()
+    assert it.say(session, "anybody?", {"Idempotency-Key": "k"})["reply"] == "You said: anybody?"
+    assert texts(it, session) == ["anybody?", "You said: anybody?"]

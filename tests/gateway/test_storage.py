@@ -19,6 +19,7 @@ from gateway.settings import read
 from persistence.clock import SystemClock, system_entropy
 from persistence.errors import Exists, StoreUnreachable
 from persistence.events import SessionCreated
+from persistence.layout import log_key
 from persistence.store import Store
 from persistence.stores.memory import MemoryStore
 from scheduler.health import Fact
@@ -101,6 +102,35 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
             "orphans": "",
             "prune": "",
         }
+
+
+async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+        assert it.storage._reign is not None and it.storage._reign.replica is not None
+        strange = log_key(it.storage._reign.replica.n + 1)
+        store.put(strange, b"of nobody")
+        await it.session()
+        await it.until(lambda: f"{strange} holds what this writer did not write" in caplog.text)
+
+
+async def test_a_log_that_did_not_grow_is_not_searched_for_garbage_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Watched(MemoryStore())
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+        assert it.storage._reign is not None
+        await it.storage._reign.collect()
+        assert ("list", "log/") in store.calls
+        store.calls.clear()
+        await it.storage._reign.collect()
+        assert [key for call, key in store.calls if call != "get"] == []
 
 
 async def test_a_clean_stop_leaves_everything_in_the_store_and_says_so(
@@ -217,6 +247,19 @@ async def test_a_store_that_ignores_conditions_is_said_and_nothing_is_overwritte
     async with living(tmp_path / "three", store, monkeypatch) as it:
         await it.serving()
         assert it.finn.rooms().journal.epoch > epoch
+
+
+async def test_a_writers_past_that_cannot_be_used_is_said_where_nobody_is_fenced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Careless()
+    async with living(tmp_path / "one", store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+    store.objects.update({key: b"damaged" for key in store.objects if "/manifest/" in key})
+    async with living(tmp_path / "two", store, monkeypatch) as it:
+        await it.serving()
+        assert "cannot be used" in it.finn.rooms().journal.loss
 
 
 async def test_at_level_store_what_was_not_confirmed_is_seen_by_nobody(

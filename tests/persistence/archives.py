@@ -14,7 +14,7 @@ from persistence.git import Remote
 from persistence.journal import Journal
 from persistence.picture import Picture, take
 from persistence.replay import Means, Paths
-from persistence.retrieval import Restored
+from persistence.retrieval import Retrieved
 from tests.persistence.journals import LEDGER, means, opened, say
 
 FOLDS = (FILES, LEDGER)
@@ -52,7 +52,7 @@ async def archived(
         return journal.state_sha()
 
 
-def restored(root: Path, into: Path, epoch: int = 2, with_means: Means | None = None) -> Restored:
+def restored(root: Path, into: Path, epoch: int = 2, with_means: Means | None = None) -> Retrieved:
     """What the archive below `root` gives back."""
     one = archive(root)
     state = one.latest()

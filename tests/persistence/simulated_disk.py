@@ -109,13 +109,18 @@ class SimulatedDisk(SystemDisk):
         pass
 
     def sync_folder(self, path: Path) -> None:
-        waiting = []
-        for change in self._names:
-            if path in (change[1].parent, change[2].parent if change[2] else None):
+        """What was done to names in the folder is durable, and before it what was done to the same names elsewhere."""
+        durable: list[bool] = []
+        names: set[Path] = set()
+        for change in reversed(self._names):
+            touched = {change[1], change[2] or change[1]}
+            durable.append(any(one.parent == path for one in touched) or not names.isdisjoint(touched))
+            names |= touched if durable[-1] else set()
+        kept = list(zip(self._names, reversed(durable), strict=True))
+        self._names = [change for change, done in kept if not done]
+        for change, done in kept:
+            if done:
                 _name(self._durable, change)
-            else:
-                waiting.append(change)
-        self._names = waiting
 
     def rename(self, old: Path, new: Path) -> None:
         super().rename(old, new)
@@ -139,7 +144,9 @@ class SimulatedDisk(SystemDisk):
         left: dict[int, bytes] = {}
         for path, inode in names.items():
             data = left.setdefault(id(inode), inode.after_crash(rng))
-            (into / path.relative_to(self._root)).write_bytes(data)
+            copy = into / path.relative_to(self._root)
+            copy.parent.mkdir(parents=True, exist_ok=True)  # gone no sooner than its files are
+            copy.write_bytes(data)
 
 
 def _flags(handle: int) -> int:

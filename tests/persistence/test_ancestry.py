@@ -3,7 +3,7 @@
 import pytest
 
 from persistence.ancestry import Kin, Place, kin
-from persistence.streams import Reign, Reigns
+from persistence.reigns import Reign, Reigns
 
 OURS, OTHERS = frozenset({"a", "b"}), frozenset({"x"})
 REIGNS = Reigns((Reign(1, 1), Reign(3, 50)))

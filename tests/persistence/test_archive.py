@@ -4,12 +4,13 @@ import asyncio
 import json
 import random
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from persistence.disk import SystemDisk
-from persistence.errors import Damaged, Newer
+from persistence.errors import Damaged, Newer, NotFound
 from persistence.events import SYSTEM, FileChanged
 from persistence.files import FILES
 from persistence.recovery import verify
@@ -201,6 +202,16 @@ async def test_a_log_without_sessions_comes_back_too(tmp_path: Path) -> None:
     assert came.seq == came.state.seq == seq
     async with opened(tmp_path / "b", *FOLDS) as journal:
         assert (journal.seq, journal.loss) == (seq, "")
+
+
+async def test_a_single_body_is_given_by_its_hash_and_nothing_else_is(tmp_path: Path) -> None:
+    await archived(tmp_path / "a", "hello", files={"workspace/plan.txt": b"one, two"})
+    one = archive(tmp_path / "a")
+    assert one.body(sha256(b"one, two").hexdigest()) == b"one, two"
+    with pytest.raises(NotFound):
+        one.body(sha256(b"three").hexdigest())
+    with pytest.raises(NotFound):
+        archive(tmp_path / "b").body(sha256(b"one, two").hexdigest())
 
 
 async def test_a_picture_is_of_one_moment_however_much_is_said_meanwhile(tmp_path: Path) -> None:

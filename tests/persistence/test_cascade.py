@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from persistence import cascade
 from persistence.cascade import DECISIONS, Choice, decide
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, Locked, SourceSilent, StorageError, StoreUnreachable
@@ -25,7 +26,7 @@ from tests.persistence.writers import Watched
 
 
 def test_every_pair_of_what_is_here_and_what_is_there_has_one_answer() -> None:
-    remotes = {"off", "silent", "damaged", "empty"}
+    remotes = {"off", "silent", "damaged", "headless", "empty"}
     pairs = {("absent", remote) for remote in remotes | {"here"}}
     pairs |= {("sound", remote) for remote in remotes | {"same", "ahead", "behind", "beyond", "diverged"}}
     assert set(DECISIONS) == pairs
@@ -256,8 +257,9 @@ async def test_nobody_begins_anew_without_having_claimed_the_empty_store(
 
 
 async def test_a_store_that_is_too_slow_is_one_that_does_not_answer(
-    seed: int, store: MemoryStore, tmp_path: Path
+    seed: int, store: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cascade, "ALONE_S", 0.05)
     release = threading.Event()
 
     def wait(call: str, key: str) -> None:
@@ -267,6 +269,30 @@ async def test_a_store_that_is_too_slow_is_one_that_does_not_answer(
     with pytest.raises(SourceSilent, match=r"within 0\.05 s"):
         await asyncio.to_thread(agent.recover, tmp_path / "a", patience_s=0.05)
     release.set()
+
+
+async def test_where_nothing_is_here_a_slow_store_is_waited_for(agent: Agent, tmp_path: Path) -> None:
+    before = await lived(agent, tmp_path / "a")
+    recovered = await asyncio.to_thread(agent.recover, tmp_path / "b", patience_s=0.0)
+    recovered.origin.lock.release()
+    assert recovered.origin.replayed
+    assert (recovered.origin.source, recovered.origin.replayed.head.seq) == ("store", before[0])
+
+
+async def test_a_log_without_any_manifest_gets_everything_that_is_here(
+    agent: Agent, store: MemoryStore, tmp_path: Path
+) -> None:
+    await lived(agent, tmp_path / "a")
+    for key in [key for key in store.objects if key.startswith("manifest/")]:
+        del store.objects[key]
+    async with agent.life(tmp_path / "a") as life:
+        assert life.recovered.degraded == ""
+        await life.talk("since then")
+        await life.compact()
+        seq = life.journal.seq
+    machine_lost(tmp_path / "a")
+    async with agent.life(tmp_path / "a") as life:
+        assert (life.journal.source, life.journal.replayed.head.seq, life.journal.loss) == ("store", seq, "")
 
 
 async def test_an_empty_store_gets_everything_that_is_here(seed: int, tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from persistence import collection, compaction
 from persistence.clock import FakeClock
-from persistence.collection import AGE_S, KEPT, Collected, boundary, collect, due, named, old
+from persistence.collection import AGE_S, Collected, boundary, collect, named, old
 from persistence.compaction import compact
 from persistence.errors import Fenced, StoreError, StoreUnreachable
-from persistence.layout import COLLECTED, HINT, blob_key, chunk_key, decode_hint, log_key, manifest_key
+from persistence.layout import COLLECTED, HINT, KEPT, blob_key, chunk_key, decode_hint, log_key, manifest_key
 from persistence.replica import Replica
 from persistence.store import Found
 from persistence.stores.memory import MemoryStore
@@ -60,10 +60,6 @@ class House:
 
 
 # ---------------------------------------------------------------- decisions
-
-
-def test_it_is_looked_for_once_a_day_and_not_at_all_where_nothing_was_written() -> None:
-    assert [due(DAY_S - 1, 5), due(DAY_S, 5), due(9 * DAY_S, 0)] == [False, True, False]
 
 
 def test_nothing_is_old_before_a_day_has_passed() -> None:

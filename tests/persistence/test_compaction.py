@@ -29,7 +29,7 @@ from persistence.errors import Fenced, StoreError, StoreUnreachable
 from persistence.layout import NOTHING, Seg, blob_key, chunk_key, log_key, seg_key
 from persistence.replica import Replica
 from persistence.restoration import restore
-from persistence.segment import Span, digests
+from persistence.segment import Span
 from persistence.snapshot import path_of
 from persistence.stores.memory import MemoryStore
 from tests.conftest import count
@@ -93,13 +93,6 @@ def test_parts_are_put_together_in_order_and_cut_at_the_limit(sizes: list[int], 
     assert [(one.chain_in, one.chain_out) for one in made] == [
         (records.chain(one.first - 1), records.chain(one.last)) for one in made
     ]
-
-
-def test_the_digest_of_a_record_is_found_in_its_frames_and_not_in_a_text() -> None:
-    records = Records()
-    records.say("a", ' {"seq":1,', ' {"seq":3,')
-    body = records.span(2, 3)
-    assert digests(body) == {2: records.chain(2), 3: records.chain(3)}
 
 
 # ---------------------------------------------------------------- one compaction

@@ -31,10 +31,11 @@ from persistence.journal import SNAPSHOT_RECORDS, Journal
 from persistence.lock import hold
 from persistence.origin import Origin
 from persistence.recovery import inspect
+from persistence.reigns import Reign, Reigns
 from persistence.replay import Paths, prepare
 from persistence.scan import BLOCK_BYTES
 from persistence.snapshot import listed
-from persistence.streams import STREAMS, Reign, Reigns
+from persistence.streams import STREAMS
 from tests.persistence.journals import (
     LEDGER,
     STREAM,

@@ -12,8 +12,9 @@ from pathlib import Path
 from persistence.events import Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Folded
 from persistence.journal import Journal
+from persistence.reigns import REIGNS
 from persistence.snapshot import listed, state_sha
-from persistence.streams import REIGNS, STREAMS
+from persistence.streams import STREAMS
 from tests.conftest import count
 from tests.persistence.journals import LEDGER, answer, checkpoint, ended, killed, logged, means, prompt
 

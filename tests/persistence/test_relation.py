@@ -1,23 +1,18 @@
-"""How two logs stand to one another, and what a segment made from frames proves."""
+"""How two logs stand to one another."""
 
 import asyncio
 from pathlib import Path
 
-import pytest
-
-from persistence import segment
 from persistence.disk import SystemDisk
-from persistence.errors import Damaged
+from persistence.layout import NOTHING
 from persistence.relation import Stand, digest_at, relate
 from persistence.remote import look
 from persistence.scan import Good, scan
-from persistence.segment import NOTHING, Span
 from persistence.stores.memory import MemoryStore
 from persistence.wal import Head
 from tests.persistence.journals import STREAM, killed
 from tests.persistence.logs import Log
 from tests.persistence.starts import OTHER, Agent, Life
-from tests.persistence.writers import Records
 
 
 def head_of(root: Path) -> Head:
@@ -97,57 +92,3 @@ def test_the_digest_of_any_record_is_found_also_across_segments(tmp_path: Path) 
         assert digest_at(SystemDisk(), tmp_path / "wal", one.seq) == one.checksum
     assert digest_at(SystemDisk(), tmp_path / "wal", 0) == NOTHING
     assert digest_at(SystemDisk(), tmp_path / "wal", 99) is None
-
-
-# ---------------------------------------------------------------- segments from frames
-
-
-def a_span(count: int = 6) -> Span:
-    records = Records()
-    records.say(*map(str, range(count)))
-    return Span(1, count, NOTHING, records.chain(count), records.span(1, count))
-
-
-def test_a_run_of_frames_is_proven_by_its_ends() -> None:
-    span = a_span()
-    assert segment.proven(span.body, 1, 6, NOTHING, span.chain_out, "x") == span
-
-
-@pytest.mark.parametrize(
-    "forged",
-    [
-        lambda body: body[:-1],
-        lambda body: body[: len(body) // 2],
-        lambda body: body.replace(b'"text":"3"', b'"text":"4"'),
-        lambda body: body.replace(b'{"seq":3', b'{"seq":1'),
-        lambda body: body + body,
-        lambda body: b"",
-        lambda body: b"no frame at all, but long enough to be taken for the beginning of one" * 9,
-        lambda body: b"".join(reversed(body.splitlines(keepends=True))),
-    ],
-)
-def test_frames_that_are_not_that_run_are_damaged(forged) -> None:  # type: ignore[no-untyped-def]
-    span = a_span()
-    with pytest.raises(Damaged):
-        segment.proven(forged(span.body), 1, 6, NOTHING, span.chain_out, "x")
-
-
-def test_lost_records_inside_are_a_hole_and_no_damage() -> None:
-    span, lines = a_span(), a_span().body.splitlines(keepends=True)
-    found = segment.proven(b"".join(lines[:2] + lines[4:]), 1, 6, NOTHING, span.chain_out, "x")
-    assert found.holes == ((3, 4),)
-
-
-@pytest.mark.parametrize("seq", range(7))
-def test_a_span_can_be_cut_at_any_record(seq: int) -> None:
-    span = a_span()
-    head, tail = segment.until(span, seq, "x"), segment.after(span, seq, "x")
-    assert head.body + tail.body == span.body
-    assert head.chain_out == tail.chain_in
-    assert (head.last, tail.first) == (seq, seq + 1)
-
-
-def test_a_digest_that_a_snapshot_remembers_otherwise_is_damage() -> None:
-    span = a_span()
-    with pytest.raises(Damaged, match="another record 4"):
-        segment.proven(span.body, 1, 6, NOTHING, span.chain_out, "x", {4: "a" * 64})

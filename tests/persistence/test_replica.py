@@ -8,7 +8,7 @@ from typing import TypeVar
 import pytest
 
 from persistence.claim import Start
-from persistence.errors import Damaged, Fenced, StoreError, StoreRefused, StoreUnreachable
+from persistence.errors import Damaged, Fenced, StoreError, StoreLost, StoreUnreachable
 from persistence.layout import (
     COLLECTED,
     HINT,
@@ -31,6 +31,7 @@ T = TypeVar("T")
 
 MB = 1 << 20
 DAY_S = 86_400.0
+MINUTE_S = 60.0
 
 
 def test_what_is_said_here_is_seen_there() -> None:
@@ -314,7 +315,8 @@ def test_a_long_silence_without_a_successor_costs_one_look_and_nothing_else() ->
     one.records.say("a")
     store.calls.clear()
     assert replica.flush() == 1
-    assert store.calls[0] == ("create", log_key(2)) and store.calls[1] == ("get", HINT)
+    there = [("get", log_key(1)), ("get", manifest_key(1))]
+    assert store.calls[:4] == [*there, ("create", log_key(2)), ("get", HINT)]
     store.calls.clear()
     one.records.say("b")
     assert (replica.flush(), store.calls) == (2, [("create", log_key(3))])
@@ -329,7 +331,7 @@ def test_an_idle_writer_asks_once_a_minute_and_writes_nothing() -> None:
     store.calls.clear()
     for _ in range(4):
         replica.check()
-    assert store.calls == [("get", log_key(2)), ("get", KNOCK)] * 2
+    assert store.calls == [("get", log_key(2)), ("get", KNOCK), ("get", log_key(1)), ("get", KNOCK)]
 
 
 def test_a_knock_is_answered_once() -> None:
@@ -471,18 +473,81 @@ class Severed(Records):
         return self._records.frames(5, limit)._replace(chain_in="")
 
 
-def test_a_store_that_was_emptied_is_said_and_not_trusted() -> None:
+LOST: dict[str, Callable[[Replica], object]] = {
+    "flush": lambda replica: replica.flush(),
+    "check": lambda replica: repeated(replica.check, 12),
+    "publish": lambda replica: replica.publish(archived="x"),
+}
+
+
+@pytest.mark.parametrize("act", LOST.values(), ids=LOST)
+@pytest.mark.parametrize("left", [0, 1, 2])
+def test_a_store_that_was_emptied_or_set_back_under_its_writer_is_seen_and_built_on_no_more(
+    act: Callable[[Replica], object], left: int
+) -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    before: list[dict[str, bytes]] = [{}, {}, {}]
+    Writer(store, "earlier", one.records).claim()
+    before[1] = dict(store.objects)
+    replica = one.replica()
+    one.records.say("a")
+    replica.flush()
+    before[2] = dict(store.objects)
+    one.clock.advance(MINUTE_S)
+    one.records.say("b")
+    replica.flush()
+    one.clock.advance(MINUTE_S)
+    store.objects.clear()
+    store.objects.update(before[left])
+    one.records.say("c")
+    with pytest.raises(StoreLost):
+        act(replica)
+    for later in LOST.values():
+        with pytest.raises(StoreLost):
+            later(replica)
+    assert store.objects == before[left]
+
+
+def test_what_is_gone_from_under_a_busy_writer_is_missed_within_a_minute() -> None:
     store = MemoryStore()
     one = Writer(store, "one")
     replica = one.replica()
-    store.objects.clear()
-    one.clock.advance(DAY_S)
-    with pytest.raises(StoreRefused):
-        replica.prove()
+    with pytest.raises(StoreLost):
+        for number in range(60):
+            one.records.say("a")
+            replica.flush()
+            one.clock.advance(1.0)
+            if number == 5:
+                store.objects.clear()
+
+
+def test_the_own_collection_is_not_taken_for_a_loss() -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    replica = one.replica()
     one.records.say("a")
-    with pytest.raises(Damaged):
+    replica.flush()
+    one.clock.advance(MINUTE_S)
+    replica.check()
+    replica.publish(log_from=3, log_previous=replica.previous, log_seq=1, log_chain=replica.chain)
+    del store.objects[log_key(1)], store.objects[log_key(2)]
+    one.clock.advance(MINUTE_S)
+    one.records.say("b")
+    assert replica.flush() == 2
+
+
+def test_a_tail_with_a_hole_is_not_complete() -> None:
+    store = MemoryStore()
+    one = Writer(store, "one")
+    replica = one.replica()
+    for text in ("a", "b", "c"):
+        one.records.say(text)
         replica.flush()
-    assert replica.confirmed == 0
+    assert replica.complete
+    del store.objects[log_key(3)]
+    again = Writer(store, "one", one.records).replica()
+    assert (again.confirmed, again.complete) == (3, False)
 
 
 @pytest.mark.parametrize("key", [manifest_key(2), log_key(2)])
@@ -496,6 +561,11 @@ def test_a_successor_of_a_later_release_is_a_successor(key: str) -> None:
     one.records.say("a")
     with pytest.raises(Fenced):
         replica.flush() if key == log_key(2) else replica.release()
+
+
+def repeated(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 def again(call: Callable[[], T]) -> T:
