@@ -435,12 +435,15 @@ def _edge(text: str) -> "Json":
 
 
 def _updated(args: argparse.Namespace, shelf: "Shelf") -> int:
+    from persistence.changes import find
+
     fields = _fields(args, shelf.now, "title", *WRITTEN, *PLANNED, "closed_by_session")
     fields |= {"add_labels": _each(args.add_label)} if args.add_label else {}
     fields |= {"remove_labels": _each(args.remove_label)} if args.remove_label else {}
     fields |= {"labels": _each(args.set_labels)} if args.set_labels else {}
     fields |= {"claim": True} if args.claim else {}
-    found = [shelf.update(name, fields) for name in args.ids]
+    beads = shelf.beads()
+    found = [shelf.update(bead.id, fields) for bead in [find(beads, name) for name in args.ids]]
     if args.json:
         _print([dict(bead.data) for bead in found])
     else:

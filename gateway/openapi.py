@@ -3,6 +3,7 @@
 A table of operations, kept beside the routes; a test compares the two.
 """
 
+import re
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -40,6 +41,31 @@ SESSION = _object(
 ENDED = _object(turn="string", seq="integer", reply="string", stop_reason="string", error="object?", usage="object")
 LOGIN = {"type": "object", "properties": {"token": {"type": "string"}, "once": {"type": "string"}}}
 PAGE = ("limit", "after")
+
+BEAD = _object(
+    id="string",
+    title="string",
+    status="string",
+    priority="integer",
+    issue_type="string",
+    created_at="string",
+    updated_at="string",
+    description="string?",
+    assignee="string?",
+    labels="array?",
+    dependencies="array?",
+    comments="array?",
+    dependency_count="integer?",
+    dependent_count="integer?",
+)
+BEADS = {"type": "array", "items": BEAD}
+SETTABLE = {
+    **dict.fromkeys(("description", "design", "acceptance_criteria", "notes", "status", "issue_type"), "string?"),
+    **dict.fromkeys(("assignee", "owner", "due_at", "defer_until", "external_ref", "parent"), "string?"),
+    **dict.fromkeys(("priority", "estimated_minutes"), "integer?"),
+    **dict.fromkeys(("labels", "dependencies"), "array?"),
+}
+AMONG = ("status", "type", "priority", "label", "label_any", "assignee", "unassigned", "sort", "limit")
 
 OPERATIONS: tuple[Operation, ...] = (
     Operation("/livez", "get", None, "Whether the process turns", {200: None}),
@@ -113,6 +139,48 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("/api/sessions/{session}/export", "get", "read", "The session as a file", {200: None}, query=("format",)),
     Operation(
+        "/api/beads",
+        "get",
+        "read",
+        "The beads that are not closed, as br lists them",
+        {200: BEADS},
+        query=(
+            *AMONG,
+            "id",
+            "title_contains",
+            "desc_contains",
+            "notes_contains",
+            "overdue",
+            "all",
+            "deleted",
+            "reverse",
+        ),
+    ),
+    Operation("/api/beads/ready", "get", "read", "The beads that can be worked on", {200: BEADS}, query=AMONG),
+    Operation(
+        "/api/beads",
+        "post",
+        "chat",
+        "A new bead",
+        {201: BEAD},
+        body=_object(title="string", **SETTABLE, ephemeral="boolean?", created_by="string?"),
+    ),
+    Operation("/api/beads/{bead}", "get", "read", "One bead with what is around it", {200: BEAD}),
+    Operation(
+        "/api/beads/{bead}",
+        "patch",
+        "chat",
+        "Changes a bead in one step; with if_updated_at only as it was read",
+        {200: BEAD},
+        body=_object(
+            title="string?",
+            **SETTABLE,
+            **dict.fromkeys(("add_labels", "remove_labels", "remove_dependencies"), "array?"),
+            **dict.fromkeys(("close_reason", "closed_by_session", "comment", "actor", "if_updated_at"), "string?"),
+            claim="boolean?",
+        ),
+    ),
+    Operation(
         "/api/storage",
         "get",
         "read",
@@ -145,8 +213,8 @@ def document(version: str) -> Json:
 
 def _operation(one: Operation) -> Json:
     parameters: list[Json] = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in one.query]
-    if "{session}" in one.path:
-        parameters.insert(0, {"name": "session", "in": "path", "required": True, "schema": {"type": "string"}})
+    for name in re.findall(r"{(\w+)}", one.path):
+        parameters.insert(0, {"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": one.summary,

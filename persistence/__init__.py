@@ -41,6 +41,18 @@ files      limits          which files are kept as records, and which are not
            folder          a folder that others write in while we do
            files           what changed below a root becomes part of the log, and back
 
+beads      rfc3339         times as beads have them
+           bead            one bead: a tracked issue, as a line of br's file
+           labels          labels of beads, and the states that some of them are
+           ready           what can be worked on, what waits, and what lies still
+           show            beads as br prints them
+           bead_ids        the names of new beads, made as br makes them
+           changes         what may become of beads: pure decisions
+           issues          the text of the beads' file
+           merge           three versions of the beads become one
+           beads           tracked work: the fold, and the one door to it
+           bead_file       the file: written from the log, read where somebody else wrote it
+
 store      store           where objects are kept: create-if-absent, put, get, list, delete
            stores          the stores there are: file, memory, s3 (with its bucket)
            probe           whether a store keeps the promise that fencing leans on

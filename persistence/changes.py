@@ -158,8 +158,8 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
     changed = changed.having({key: fields[key] for key in ("close_reason", "closed_by_session") if key in fields})
     at = rfc3339(max(asking.now, bead.updated + MICROSECOND))
     changed = _relinked(board, changed, fields, at, asking.author)
-    if text := fields.get("comment"):
-        changed = _commented(board, changed, text, at, asking.author)
+    if fields.get("comment") is not None:
+        changed = _commented(board, changed, fields["comment"], at, asking.author)
     if changed.line in (bead.line, made(bead.data).line):
         return bead
     if STALE not in add:  # somebody works on it
@@ -206,12 +206,13 @@ def _label_changes(bead: Bead, fields: Fields) -> tuple[tuple[str, ...], tuple[s
 
 def _labelled(board: ById, bead: Bead, wanted: tuple[str, ...], status: Json) -> Bead:
     """The bead with those labels and what they mean for its status, or the other way round."""
+    kept = () if bead.ended else bead.labels  # what it was in before it ended, others may be in by now
     if status is not None:
         bead, wanted = _with_status(bead, str(status), wanted)
     elif brought := labels.status(bead.labels, wanted):
         bead = bead.having({"status": brought})
         wanted = labels.closing(wanted, ended=True) if brought == "closed" else wanted
-    _alone(board, bead, wanted)
+    _alone(board, bead, set(wanted) - set(kept))
     return bead if wanted == bead.labels else bead.having({"labels": list(wanted)})
 
 
@@ -233,13 +234,15 @@ def _followed(wanted: Iterable[str], status: str) -> Iterable[str]:
         yield f"{label.partition(':')[0]}:{means[0]}" if means else label
 
 
-def _alone(board: ById, bead: Bead, wanted: tuple[str, ...]) -> None:
-    """Refuses a state that another bead is in, where one alone may be."""
+def _alone(board: ById, bead: Bead, wanted: Collection[str]) -> None:
+    """Refuses a new state that another bead is in, where one alone may be."""
+    if bead.ended:
+        return
     for dimension, value in labels.states(wanted).items():
         if dimension == "run" and bead.type != "epic":
             raise IllegalTransition(f"{bead.id} is no epic, and only an epic runs", hint="--type epic")
         label = f"{dimension}:{value}"
-        if value in DIMENSIONS[dimension].alone and label not in bead.labels:
+        if value in DIMENSIONS[dimension].alone:
             own = {f"{dimension}:{one}" for one in DIMENSIONS[dimension].alone if dimension == "health"} or {label}
             for other in board.values():
                 if other.id != bead.id and not other.ended and own & set(other.labels):

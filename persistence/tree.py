@@ -8,8 +8,8 @@
     blobs/ab/cdef…                  long texts, and files whose names git or a server would not take
 
 Everything but STATE.json and the tails is proven by the hash under which the snapshot knows it, so a restore believes
-no name in a tree. That is also why a commit knows without reading what has not changed since the one before. The file of
-the beads is for people and for br: the snapshot itself holds them.
+no name in a tree. That is also why a commit knows without reading what has not changed since the one before. The file
+of the beads is for people and for br: the snapshot itself holds them.
 """
 
 import json

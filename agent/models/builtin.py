@@ -212,7 +212,7 @@ def recall(match: re.Match[str]) -> Route | None:
 
 
 def add_task(match: re.Match[str]) -> Route | None:
-    return (Call("bead", {"action": "add", "title": unquoted(match["x"])}),)
+    return (Call("bead", {"action": "add", "task": unquoted(match["x"])}),)
 
 
 def list_tasks(match: re.Match[str]) -> Route | None:
@@ -224,11 +224,11 @@ def ready_tasks(match: re.Match[str]) -> Route | None:
 
 
 def close_task(match: re.Match[str]) -> Route | None:
-    return (Call("bead", {"action": "close", "id": unquoted(match["x"].rstrip(" ?!."))}),)
+    return (Call("bead", {"action": "close", "task": unquoted(match["x"].rstrip(" ?!."))}),)
 
 
 def show_task(match: re.Match[str]) -> Route | None:
-    return (Call("bead", {"action": "show", "id": unquoted(match["x"].rstrip("?!"))}),)
+    return (Call("bead", {"action": "show", "task": unquoted(match["x"].rstrip("?!"))}),)
 
 
 def recall_all(match: re.Match[str]) -> Route | None:

@@ -22,11 +22,9 @@ NAME = "agent"  #: who made it and who commented, as the file has it
 
 class Arguments(Value):
     action: Literal["add", "list", "ready", "show", "comment", "close"]
-    id: Annotated[str, Field(max_length=500, description="the bead: its id or its title")] = ""
-    title: Annotated[str, Field(max_length=500)] = ""
-    text: Annotated[str, Field(max_length=20_000, description="description, comment or reason")] = ""
-    type: Literal["task", "bug", "feature", "epic", "chore"] = "task"
-    priority: Annotated[int, Field(ge=0, le=4, description="0 is the most urgent")] = 2
+    task: Annotated[str, Field(max_length=500)] = ""
+    text: Annotated[str, Field(max_length=20_000)] = ""
+    priority: Annotated[int, Field(ge=0, le=4)] = 2
 
 
 class BeadTool:
@@ -34,7 +32,7 @@ class BeadTool:
 
     declaration = Declaration(
         name="bead",
-        description="Tracked tasks of the owner: add one (it waits for the owner's word), list, show, comment, close.",
+        description="The owner's tasks. task: title or id; text: details, comment, reason; priority: 0 comes first.",
         args=Arguments,
         capabilities=frozenset({"read", "events"}),
         alone=True,
@@ -52,7 +50,7 @@ class BeadTool:
 
 async def _add(args: Arguments, site: Site) -> str:
     assert site.beads is not None
-    fields: dict[str, Json] = {"title": args.title, "issue_type": args.type, "priority": args.priority}
+    fields: dict[str, Json] = {"title": args.task, "priority": args.priority}
     bead = await site.beads.create({**fields, **({"description": args.text} if args.text else {})}, TOOL, NAME)
     return f"Added {_line(bead)}"
 
@@ -70,7 +68,7 @@ async def _ready(args: Arguments, site: Site) -> str:
 
 async def _show(args: Arguments, site: Site) -> str:
     assert site.beads is not None
-    bead = _meant(args.id, site.beads.board.beads)
+    bead = _meant(args.task, site.beads.board.beads)
     parts = [_line(bead), *(bead.text(key) for key in ("description", "design", "acceptance_criteria", "notes"))]
     parts += [f"{one['author']}, {str(one['created_at'])[:16]}: {one['text']}" for one in bead.comments]
     waits = [f"{edge['type']} {edge['depends_on_id']}" for edge in bead.edges]
@@ -82,14 +80,14 @@ async def _show(args: Arguments, site: Site) -> str:
 
 async def _comment(args: Arguments, site: Site) -> str:
     assert site.beads is not None
-    bead = _meant(args.id, site.beads.board.beads)
+    bead = _meant(args.task, site.beads.board.beads)
     await site.beads.update(bead.id, {"comment": args.text}, TOOL, NAME)
     return f"Commented on {_line(bead)}"
 
 
 async def _close(args: Arguments, site: Site) -> str:
     assert site.beads is not None
-    bead = _meant(args.id or args.title, site.beads.board.beads)
+    bead = _meant(args.task, site.beads.board.beads)
     if bead.ended:
         return f"{bead.id} is {bead.status} already: {bead.title}"
     reason = {"close_reason": args.text or "done"}

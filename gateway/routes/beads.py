@@ -5,7 +5,7 @@ POST /api/beads, PATCH /api/beads/{id}      durable before the answer
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -20,9 +20,8 @@ from gateway.rooms import Open, Rooms
 from persistence.bead import Bead
 from persistence.bead_file import BeadFile
 from persistence.beads import Beads
-from persistence.changes import find
 from persistence.clock import Clock
-from persistence.errors import StoreUnreachable
+from persistence.errors import NotFound, StoreUnreachable
 from persistence.events import OWNER, Value
 from persistence.labels import STALE
 from persistence.ready import ORDERS, SORTS, Query, is_among, ready, select
@@ -99,7 +98,7 @@ def bead_routes(rooms: Open, clock: Clock, guard: GuardFor) -> Sequence[BaseRout
 
     async def show(request: Request) -> Response:
         board = (await looked()).board.beads
-        return JSONResponse(detailed(find(board, request.path_params["bead"]), board))
+        return JSONResponse(detailed(board[named(request, board)], board))
 
     async def create(request: Request) -> Response:
         beads, new = await looked(), await read_model(request, New)
@@ -109,7 +108,7 @@ def bead_routes(rooms: Open, clock: Clock, guard: GuardFor) -> Sequence[BaseRout
     async def change(request: Request) -> Response:
         beads, asked = await looked(), await read_model(request, Change)
         fields = asked.model_dump(mode="json", exclude_unset=True, exclude={"actor"})
-        name = request.path_params["bead"]
+        name = named(request, beads.board.beads)
         bead = await taken(rooms(), clock, beads.update(name, fields, OWNER, asked.actor or ""))
         return JSONResponse(counted([bead], beads.board.beads)[0])
 
@@ -121,6 +120,14 @@ def bead_routes(rooms: Open, clock: Clock, guard: GuardFor) -> Sequence[BaseRout
         Route(one, show, methods=["GET"], middleware=guard("read")),
         Route(one, change, methods=["PATCH"], middleware=guard("chat")),
     )
+
+
+def named(request: Request, beads: Mapping[str, Bead]) -> str:
+    """The whole id in the path; a part of one is for people to type. Raises NotFound."""
+    name: str = request.path_params["bead"]
+    if name not in beads:
+        raise NotFound(f"there is no bead {name[:64]!r}", hint="GET /api/beads lists them")
+    return name
 
 
 async def taken(rooms: Rooms, clock: Clock, change: Coroutine[Any, Any, Bead]) -> Bead:

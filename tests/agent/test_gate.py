@@ -44,7 +44,7 @@ def test_a_call_that_fits_is_prepared_and_frozen(here: Site) -> None:
 
 def test_an_unknown_tool_is_answered_with_the_known_ones(here: Site) -> None:
     assert refusal(here, "fetch", url="http://x") == (
-        "There is no tool 'fetch'; there are read, find, write, edit, bash, remember, recall."
+        "There is no tool 'fetch'; there are read, find, write, edit, bash, remember, recall, bead."
     )
 
 

@@ -69,12 +69,28 @@ RECALLS = [
     ("what do you remember?", ""),
     ("show me your notes", ""),
 ]
+TASKS = [
+    ("add task water the plants", {"action": "add", "task": "water the plants"}),
+    ("Please add a task to water the plants", {"action": "add", "task": "water the plants"}),
+    ("add task: “buy milk”", {"action": "add", "task": "buy milk"}),
+    ("create a new todo call Ann", {"action": "add", "task": "call Ann"}),
+    ("list tasks", {"action": "list"}),
+    ("show me my open tasks", {"action": "list"}),
+    ("tasks", {"action": "list"}),
+    ("what is left to do?", {"action": "list"}),
+    ("which tasks are ready?", {"action": "ready"}),
+    ("close task bd-4k2", {"action": "close", "task": "bd-4k2"}),
+    ("close the task water the plants.", {"action": "close", "task": "water the plants"}),
+    ("mark task bd-4k2 as done", {"action": "close", "task": "bd-4k2"}),
+    ("show task bd-4k2", {"action": "show", "task": "bd-4k2"}),
+]
 CALLS = [
     *((said, Call("read", {"path": path})) for said, path in READS),
     *((said, Call("find", args)) for said, args in FINDS),
     *((said, Call("bash", {"command": command})) for said, command in RUNS),
     *((said, Call("remember", {"text": text})) for said, text in REMEMBERS),
     *((said, Call("recall", {"query": query})) for said, query in RECALLS),
+    *((said, Call("bead", dict(args))) for said, args in TASKS),
 ]
 NOT_UNDERSTOOD = [
     "write me a poem",
@@ -87,7 +103,8 @@ NOT_UNDERSTOOD = [
     "I read a book yesterday",
     "my remember list",
     "rerun tests",
-    "add task foo",
+    "the task is to add a file",
+    "close the door",
     "",
     "x" * 5000,
     "find " + "in a " * 2000,

@@ -12,6 +12,7 @@ import pytest
 from gateway.copies import Copies, Tier, files_fact, local_tier, storage
 from gateway.rooms import Rooms
 from gateway.routes.storage import storage_routes
+from persistence.beads import BEADS
 from persistence.clock import iso
 from persistence.disk import SystemDisk
 from persistence.events import AGENT
@@ -55,7 +56,7 @@ class House:
 
 @asynccontextmanager
 async def house(root: Path) -> AsyncIterator[House]:
-    async with opened(root, FILES) as journal:
+    async with opened(root, FILES, BEADS) as journal:
         yield House(journal, root)
 
 
