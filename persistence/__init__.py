@@ -35,6 +35,7 @@ state      events          what can happen, and what it is once it is durable
            runs            the log's own frames, as they go to the store
            level           what lies between a record that is durable here and one that is seen
            subscription    one reader's view of a stream
+           upkeep          seals, takes snapshots and prunes, as they fall due
            journal         the one door to the log
 
 files      limits          which files are kept as records, and which are not

@@ -27,7 +27,7 @@ from persistence.events import (
 )
 from persistence.fold import Fold
 from persistence.frame import encode
-from persistence.journal import SNAPSHOT_RECORDS, Journal
+from persistence.journal import Journal
 from persistence.lock import hold
 from persistence.origin import Origin
 from persistence.recovery import inspect
@@ -36,6 +36,7 @@ from persistence.replay import Paths, prepare
 from persistence.scan import BLOCK_BYTES
 from persistence.snapshot import listed
 from persistence.streams import STREAMS
+from persistence.upkeep import SNAPSHOT_RECORDS
 from tests.persistence.journals import (
     LEDGER,
     STREAM,
