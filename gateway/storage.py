@@ -32,6 +32,7 @@ from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
 from persistence.layout import blob_key, chunk_key
+from persistence.origin import Source
 from persistence.replay import Means, Paths
 from persistence.store import Store
 from scheduler.health import Fact
@@ -177,7 +178,7 @@ class Storage:
             journal.hold()
         if self.store is not None:
             self._reign = Reign(self._writer, self.store, self._find, journal, recovered)
-        self._scheduler = Scheduler(self._tasks(journal), self._clock)
+        self._scheduler = Scheduler(self._tasks(journal, recovered.origin.source), self._clock)
 
     def tasks(self) -> Iterable[Coroutine[None, None, None]]:
         """What goes on beside the requests. Each raises Fenced."""
@@ -186,7 +187,7 @@ class Storage:
         if self._reign is not None:
             yield self._reign.serve()
 
-    def _tasks(self, journal: Journal) -> Iterable[Task]:
+    def _tasks(self, journal: Journal, source: Source) -> Iterable[Task]:
         if self._reign is not None:
             reign, interval = self._reign, self._settings.sync_interval
             yield Task("replicate", interval, reign.catch_up, timeout_s=max(interval, ANSWER_S))
@@ -197,7 +198,10 @@ class Storage:
             async def archive() -> None:
                 await self._archive(journal, REMOTE_S)
 
-            yield Task("archive", self._settings.archive_interval, archive, timeout_s=ARCHIVE_S)
+            every_s = self._settings.archive_interval
+            # What came from one copy is soon compared with the other: a store that was set back does not know it.
+            first_s = every_s if source == "local" else min(every_s, SETTLE_S)
+            yield Task("archive", every_s, archive, timeout_s=ARCHIVE_S, first_s=first_s)
 
     async def _archive(self, journal: Journal, push_s: float | None) -> None:
         assert self.archiving is not None
