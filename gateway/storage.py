@@ -82,17 +82,14 @@ class Storage:
         ground, thread = await self._found(), Thread("finn-recovery")
         writer = self._writer
         claim_with = cascade.ClaimWith(writer.name, writer.release, writer.entropy)
-        recovered = await thread.run(
-            cascade.recover,
-            writer.paths,
-            folds,
-            means,
+        sources = cascade.Sources(
             store=ground.past if ground else self.store,
             archive=self.archiving.archive if self.archiving is not None else None,
             claim_with=claim_with if ground and ground.conditional else None,
             patience_s=PATIENCE_S,
             silence="" if ground or self.store is None else self._error,
         )
+        recovered = await thread.run(cascade.recover, writer.paths, folds, means, sources)
         if ground is not None:
             problems = (*ground.problems, *recovered.origin.problems)
             recovered = replace(recovered, origin=replace(recovered.origin, problems=problems))

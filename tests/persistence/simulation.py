@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from agent.session import SESSIONS
 from persistence import cascade, compaction, orphans, standby, swap
-from persistence.cascade import ClaimWith, Recovered, recover
+from persistence.cascade import ClaimWith, Recovered, Sources, recover
 from persistence.claim import Claimed, claim, overtaken
 from persistence.clock import Ids
 from persistence.collection import Mentions, collect
@@ -303,15 +303,9 @@ class World:
         machine.standing = None
         machine.writer = machine.rng.randbytes(8).hex()
         means = machine.means()
-        recovered = recover(
-            machine.paths,
-            FOLDS,
-            means,
-            store=machine.net,
-            archive=None,
-            claim_with=ClaimWith(machine.writer, "r", machine.rng.randbytes),
-            patience_s=PATIENCE_S,
-        )
+        claim_with = ClaimWith(machine.writer, "r", machine.rng.randbytes)
+        sources = Sources(machine.net, claim_with=claim_with, patience_s=PATIENCE_S)
+        recovered = recover(machine.paths, FOLDS, means, sources)
         machine.lock = recovered.origin.lock
         journal = self.loop.run(Journal.open(machine.root, FOLDS, means, recovered.origin))
         machine.life = Life(journal, "store" if number % 2 else "local", recovered)
@@ -787,8 +781,8 @@ class World:
         if lost := self._lost(life.journal):
             raise Broken(f"I8: {machine.name} misses something: {lost}")
         if life.replica and not self._is_overtaken(life.replica):
-            said = self.annals.seq_of.keys() | self.annals.recovered.keys()
-            missing = sorted(said - heard.keys())
+            said = {**self.annals.seq_of, **self.annals.recovered}
+            missing = sorted(one for one, seq in said.items() if seq <= life.replica.confirmed and one not in heard)
             if missing:
                 raise Broken(f"I8: {missing} cannot be read any more")
         return f"{len(heard)}"
