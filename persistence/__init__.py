@@ -57,7 +57,8 @@ replica    claim           taking the log over
            standby         what a fenced process does
            unfenced        where a store takes no conditions: a prefix for every writer
 
-recovery   restoration     a log made from what the store holds
+recovery   shelf           what the store holds, as far as a past can be made of it
+           restoration     a log made from it
            relation        how the log here stands to the one in the store
            swap            a restored log takes the place of the one that is here
            splice          lost records, put back from the store

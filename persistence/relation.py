@@ -26,9 +26,9 @@ from persistence.frame import PREFIX_BYTES
 from persistence.layout import LogObject
 from persistence.reigns import REIGNS
 from persistence.remote import Tip
-from persistence.restoration import Piece, opened_snapshot, verified, verified_body
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
+from persistence.shelf import Piece, opened_snapshot, verified, verified_body
 from persistence.store import Store
 from persistence.streams import STREAMS
 from persistence.wal import Head
