@@ -25,7 +25,7 @@ from typing import NamedTuple
 from persistence import quarantine
 from persistence.disk import Disk, read_range, refused
 from persistence.frame import GENESIS
-from persistence.scan import Damage, Found, Good, Mark, segment_name, segments, walk
+from persistence.scan import Control, Damage, Found, Good, segment_name, segments, walk
 from persistence.wal import Head
 
 
@@ -171,7 +171,7 @@ class _View:
                 self.durable = found.durable
             if b'"gap_declared"' in found.line:
                 self.declared.extend(_declared(found.line))
-        elif isinstance(found, Mark):
+        elif isinstance(found, Control):
             self.seq, self.checksum = max(self.seq, found.seq), found.chain.hex()
             self.durable = max(self.durable, found.seq)
         else:
