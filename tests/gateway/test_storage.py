@@ -132,8 +132,8 @@ async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(
     async with living(tmp_path, store, monkeypatch) as it:
         await it.serving()
         await it.saved()
-        assert it.storage._reign is not None and it.storage._reign.replica is not None
-        strange = log_key(it.storage._reign.replica.n + 1)
+        assert it.storage._primary is not None and it.storage._primary.replica is not None
+        strange = log_key(it.storage._primary.replica.n + 1)
         store.put(strange, b"of nobody")
         await it.session()
         await it.until(lambda: f"{strange} holds what this writer did not write" in caplog.text)
@@ -146,11 +146,11 @@ async def test_a_log_that_did_not_grow_is_not_searched_for_garbage_again(
     async with living(tmp_path, store, monkeypatch) as it:
         await it.serving()
         await it.saved()
-        assert it.storage._reign is not None
-        await it.storage._reign.collect()
+        assert it.storage._primary is not None
+        await it.storage._primary.collect()
         assert ("list", "log/") in store.calls
         store.calls.clear()
-        await it.storage._reign.collect()
+        await it.storage._primary.collect()
         assert [key for call, key in store.calls if call != "get"] == []
 
 
