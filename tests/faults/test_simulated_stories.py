@@ -68,6 +68,42 @@ def test_two_that_wrote_under_one_epoch_are_told_apart(world: World) -> None:
     world.end()
 
 
+def test_a_writer_that_slept_while_its_numbers_were_collected_acknowledges_nothing(world: World) -> None:
+    """A create succeeds at a number that was used, collected and is free again; that proves nothing."""
+    world.do("start", "A", LOCAL)
+    world.do("say", "A", 3)
+    world.do("flush", "A")
+    world.do("say", "A", 3)
+    world.do("start", "B", LOCAL)
+    for _ in range(10):
+        world.do("say", "B", 3)
+        for act in ("flush", "tend", "flush", "compact"):
+            world.do(act, "B")
+    taken = set(world.annals.objects)
+    for _ in range(2):
+        assert world.do("collect", "B", 1).startswith("deleted")
+        world.do("say", "B", 3)
+        for act in ("flush", "compact"):
+            world.do(act, "B")
+    gone = taken - set(world.annals.objects)
+    assert any(key.startswith("log/") for key in gone), gone
+    assert world.do("flush", "A") == "fenced"
+    world.end()
+
+
+def test_a_log_goes_on_by_the_chain_behind_a_segment_that_never_got_its_header(world: World) -> None:
+    """All before it was finished and in the snapshot, so nobody had read what the next record builds on."""
+    world.do("start", "A", LOCAL)
+    for effects in range(1, 12):
+        for _ in range(4):
+            world.do("say", "A", 3)
+        world.do("tend", "A")
+        world.crash("say", "A", 3, effects, "power")
+        world.do("start", "A", LOCAL)
+        world.do("flush", "A")
+    world.end()
+
+
 def test_a_machine_lost_right_after_its_first_compaction_is_restored_without_a_gap(world: World) -> None:
     world.do("start", "A", LOCAL)
     world.do("stop", "A")
