@@ -344,6 +344,8 @@ class _Start:
         """Sends to the store what only this log has, for the import; it stays in quarantine as well."""
         head, chain = self._replayed.head, self._replayed.head.checksum.hex()
         log = Runs(self._disk, self._paths.wal, lambda: head.seq)
+        begins = min(segments(self._disk, self._paths.wal), default=1)  # behind a snapshot that sums up what was before
+        common = max(common, begins - 1)
         runs = list(between(log.after, common, head.seq, OBJECT_BYTES))
         blobs = Blobs(self._disk, self._paths.blobs)
         self._orphans += orphans.keep(

@@ -48,6 +48,26 @@ def test_a_log_that_parted_below_what_the_store_still_has_comes_back_as_orphans(
     world.end()
 
 
+def test_a_log_that_begins_where_it_parted_comes_back_as_orphans(world: World) -> None:
+    """Nothing in it was common, and it had no first record: nothing of it was found to be kept."""
+    net = world.machines["A"].net
+    world.do("start", "B", LOCAL)
+    world.do("say", "B", 3)
+    for act in ("flush", "tend", "flush", "compact"):
+        world.do(act, "B")
+    net.refuse("create")
+    assert world.do("start", "A", LOCAL).startswith("store degraded")
+    world.do("say", "A", 3)
+    for _ in range(4):
+        world.do("say", "B", 3)
+        for act in ("flush", "tend", "flush", "compact"):
+            world.do(act, "B")
+    world.do("kill", "A")
+    net.refuse("")
+    assert world.do("start", "A", LOCAL).startswith("store")
+    world.end()
+
+
 def test_two_that_wrote_under_one_epoch_are_told_apart(world: World) -> None:
     """One of them had claimed it: what the other had said in it was taken for the same."""
     net = world.machines["A"].net
