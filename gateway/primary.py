@@ -227,11 +227,11 @@ class Primary:
         if replica is None or replication is None or replica.n == self._collected:
             return
         clock, entropy = self._writer.clock, self._writer.entropy
-        collected = await self._copying.run(
+        problems = await self._copying.run(
             collect, replica, self._mentions, clock=clock, entropy=entropy, breathe=replication.breathe
         )
         self._collected = replica.n
-        _tell(collected.problems)
+        _tell(problems)
         if not replica.manifest.conditional:
             await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
 

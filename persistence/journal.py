@@ -302,10 +302,6 @@ class Journal:
         if not waiting:
             self._subscriptions.pop(stream, None)
 
-    def subscribers(self, stream: str) -> int:
-        """How many watch the stream now."""
-        return len(self._subscriptions.get(stream, ()))
-
     async def read(
         self,
         stream: str,

@@ -599,16 +599,18 @@ class World:
         if life is None or life.replica is None:
             return "-"
         self.clock.advance(DAY_S + 100 if number % 3 else 0)
-        done = collect(
+        before = set(self.annals.objects)
+        problems = collect(
             life.replica,
             life.mentions,
             clock=machine.clock,
             entropy=machine.rng.randbytes,
             breathe=lambda: self._breathe(life),
         )
-        if done.problems:
-            raise Broken(f"collection: {done.problems}")
-        return f"deleted {done.objects}" if done.objects else "nothing"
+        if problems:
+            raise Broken(f"collection: {problems}")
+        gone = before - set(self.annals.objects)
+        return f"deleted {len(gone)}" if gone else "nothing"
 
     def _bring(self, machine: Machine, number: int) -> str:
         """Orphans come in, and those go that are confirmed."""
