@@ -102,7 +102,6 @@ class Replayed:
     epoch: int
     held: tuple[Held, ...]
     foreign: Mapping[str, Any]
-    snapshot_seq: int
     problems: tuple[str, ...]
     repaired: Repaired
     damage: tuple[Damage, ...] = ()
@@ -154,7 +153,6 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
         last_id=last_id,
         held=tuple(walk.held),
         foreign={name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names},
-        snapshot_seq=base.seq,
         problems=tuple(problems),
         repaired=repaired,
         damage=report.damage,
