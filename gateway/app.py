@@ -453,7 +453,7 @@ def _finished(data_dir: Path, means: Means) -> "Recovered | None":
         return None
     from persistence import cascade
 
-    return cascade.recover(Paths(data_dir), FOLDS, means, store=None, archive=None, claim_with=None, patience_s=0)
+    return cascade.recover(Paths(data_dir), FOLDS, means, cascade.Sources())
 
 
 async def _within(seconds: float, step: Awaitable[None]) -> None:

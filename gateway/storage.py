@@ -1,6 +1,6 @@
 """The copies of the log beyond this machine: the store within a second, git within the hour.
 
-    recover ─▶ attach(journal): a reign ─▶ tasks ─▶ finish
+    recover ─▶ attach(journal): a primary ─▶ tasks ─▶ finish
        ▲                                     │
        └────────── stand_by ◀── retire ◀── Fenced: another instance has taken over
 
@@ -18,7 +18,7 @@ from typing import Any
 from gateway.archiving import Archiving
 from gateway.copies import Tier
 from gateway.ground import Ground, Writer, find
-from gateway.reign import Reign
+from gateway.primary import Primary
 from gateway.replication import pause_s
 from gateway.settings import Settings
 from gateway.sources import store_of
@@ -32,6 +32,7 @@ from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
 from persistence.layout import blob_key, chunk_key
+from persistence.origin import Source
 from persistence.replay import Means, Paths
 from persistence.store import Store
 from scheduler.health import Fact
@@ -68,7 +69,7 @@ class Storage:
         self._asking = Thread("finn-store")
         self._ground: Ground | None = None  # once the store has said what it holds
         self._journal: Journal | None = None
-        self._reign: Reign | None = None
+        self._primary: Primary | None = None
         self._scheduler: Scheduler | None = None
         self._fenced = False
         self._error = ""  # why the store cannot be used, while nothing is recovered or this process stands by
@@ -81,17 +82,14 @@ class Storage:
         ground, thread = await self._found(), Thread("finn-recovery")
         writer = self._writer
         claim_with = cascade.ClaimWith(writer.name, writer.release, writer.entropy)
-        recovered = await thread.run(
-            cascade.recover,
-            writer.paths,
-            folds,
-            means,
+        sources = cascade.Sources(
             store=ground.past if ground else self.store,
             archive=self.archiving.archive if self.archiving is not None else None,
             claim_with=claim_with if ground and ground.conditional else None,
             patience_s=PATIENCE_S,
             silence="" if ground or self.store is None else self._error,
         )
+        recovered = await thread.run(cascade.recover, writer.paths, folds, means, sources)
         if ground is not None:
             problems = (*ground.problems, *recovered.origin.problems)
             recovered = replace(recovered, origin=replace(recovered.origin, problems=problems))
@@ -176,40 +174,43 @@ class Storage:
         if self._settings.durability == "store":
             journal.hold()
         if self.store is not None:
-            self._reign = Reign(self._writer, self.store, self._find, journal, recovered)
-        self._scheduler = Scheduler(self._tasks(journal), self._clock)
+            self._primary = Primary(self._writer, self.store, self._find, journal, recovered)
+        self._scheduler = Scheduler(self._tasks(journal, recovered.origin.source), self._clock)
 
     def tasks(self) -> Iterable[Coroutine[None, None, None]]:
         """What goes on beside the requests. Each raises Fenced."""
         if self._scheduler is not None:
             yield self._scheduler.serve()
-        if self._reign is not None:
-            yield self._reign.serve()
+        if self._primary is not None:
+            yield self._primary.serve()
 
-    def _tasks(self, journal: Journal) -> Iterable[Task]:
-        if self._reign is not None:
-            reign, interval = self._reign, self._settings.sync_interval
-            yield Task("replicate", interval, reign.catch_up, timeout_s=max(interval, ANSWER_S))
-            yield Task("orphans", HOUR_S, reign.bring_orphans, timeout_s=HOUR_S, first_s=SETTLE_S)
-            yield Task("prune", DAY_S, reign.collect, timeout_s=HOUR_S)
+    def _tasks(self, journal: Journal, source: Source) -> Iterable[Task]:
+        if self._primary is not None:
+            primary, interval = self._primary, self._settings.sync_interval
+            yield Task("replicate", interval, primary.catch_up, timeout_s=max(interval, ANSWER_S))
+            yield Task("orphans", HOUR_S, primary.bring_orphans, timeout_s=HOUR_S, first_s=SETTLE_S)
+            yield Task("prune", DAY_S, primary.collect, timeout_s=HOUR_S)
         if self.archiving is not None:
 
             async def archive() -> None:
                 await self._archive(journal, REMOTE_S)
 
-            yield Task("archive", self._settings.archive_interval, archive, timeout_s=ARCHIVE_S)
+            every_s = self._settings.archive_interval
+            # What came from one copy is soon compared with the other: a store that was set back does not know it.
+            first_s = every_s if source == "local" else min(every_s, SETTLE_S)
+            yield Task("archive", every_s, archive, timeout_s=ARCHIVE_S, first_s=first_s)
 
     async def _archive(self, journal: Journal, push_s: float | None) -> None:
         assert self.archiving is not None
-        replica = self._reign.replica if self._reign is not None else None
+        replica = self._primary.replica if self._primary is not None else None
         commit = await self.archiving.keep(journal, replica.manifest.m if replica else 0, push_s)
-        if commit is not None and self._reign is not None:
-            await self._reign.note_commit(commit)
+        if commit is not None and self._primary is not None:
+            await self._primary.note_commit(commit)
 
     async def admit(self) -> None:
         """Before a prompt: whether this writer still is the one, asked where the store was silent for a while."""
-        if self._reign is not None and self._reign.replication is not None:
-            await self._reign.replication.admit()
+        if self._primary is not None and self._primary.replication is not None:
+            await self._primary.replication.admit()
 
     def fetch(self, kind: str, sha: str) -> bytes:
         """A chunk or blob that this disk does not have, from the store, else from git. In any thread.
@@ -241,27 +242,27 @@ class Storage:
 
     async def retire(self) -> None:
         """After a fence: what was acknowledged beyond it is kept, and this release waits here from now on."""
-        reign, self._reign = self._reign, None
-        if reign is None:
+        primary, self._primary = self._primary, None
+        if primary is None:
             return
-        if reign.is_overtaken:
-            await self.mark(reign.journal.epoch)
-        await reign.keep_back()
-        reign.end()
+        if primary.is_overtaken:
+            await self.mark(primary.journal.epoch)
+        await primary.keep_back()
+        primary.end()
 
     def hurry(self) -> None:
         """Uploads what there is at once."""
-        if self._reign is not None and self._reign.replication is not None:
-            self._reign.replication.hurry()
+        if self._primary is not None and self._primary.replication is not None:
+            self._primary.replication.hurry()
 
     async def finish(self, journal: Journal, budget_s: float, end: float) -> None:
         """The last flush, the release, the last commit. What hangs is left behind when its time is over.
 
         `end` is when the budget of the stop is used up, on the clock that never goes back.
         """
-        if self._reign is not None:
-            await _within(budget_s * FLUSH_SHARE, self._reign.flush(), "the last flush")
-            await _within(budget_s * RELEASE_SHARE, self._reign.release(), "the release")
+        if self._primary is not None:
+            await _within(budget_s * FLUSH_SHARE, self._primary.flush(), "the last flush")
+            await _within(budget_s * RELEASE_SHARE, self._primary.release(), "the release")
         if self.archiving is not None:
             left = end - self._clock.monotonic() - CLOSING_S
             await _within(left, self._archive(journal, left if left > PUSH_S else None), "the last commit")
@@ -269,7 +270,7 @@ class Storage:
     def end(self) -> None:
         """Lets go of everything, waiting for nothing."""
         self._asking.end()
-        for each in (self._reign, self.archiving):
+        for each in (self._primary, self.archiving):
             if each is not None:
                 each.end()
 
@@ -281,8 +282,8 @@ class Storage:
         return (*((self._tier(),) if self.store is not None else ()), *git)
 
     def _tier(self) -> Tier:
-        if self._reign is not None:
-            return self._reign.tier()
+        if self._primary is not None:
+            return self._primary.tier()
         return Tier("store", None, error=self._error, since=self._since, place=self._store().url)
 
     def facts(self) -> Iterable[Fact]:
@@ -306,8 +307,8 @@ class Storage:
             yield Fact("store:failingSeconds", round(now - (tier.since or now), 3), "s")
         if self._ground is not None and not self._ground.conditional:
             yield Fact("store:unfenced", True, output=UNFENCED)
-        if self._reign is not None and self._reign.missing:
-            yield Fact("store:toFetch", self._reign.missing)
+        if self._primary is not None and self._primary.missing:
+            yield Fact("store:toFetch", self._primary.missing)
 
     def _store(self) -> Store:
         assert self.store is not None

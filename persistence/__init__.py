@@ -35,6 +35,7 @@ state      events          what can happen, and what it is once it is durable
            runs            the log's own frames, as they go to the store
            level           what lies between a record that is durable here and one that is seen
            subscription    one reader's view of a stream
+           upkeep          seals, takes snapshots and prunes, as they fall due
            journal         the one door to the log
 
 files      limits          which files are kept as records, and which are not
@@ -68,7 +69,8 @@ replica    claim           taking the log over
            standby         what a fenced process does
            unfenced        where a store takes no conditions: a prefix for every writer
 
-recovery   restoration     a log made from what the store holds
+recovery   shelf           what the store holds, as far as a past can be made of it
+           restoration     a log made from it
            relation        how the log here stands to the one in the store
            swap            a restored log takes the place of the one that is here
            splice          lost records, put back from the store

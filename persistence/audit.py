@@ -17,8 +17,8 @@ from persistence.codec import blobs_in
 from persistence.errors import Damaged, NotFound
 from persistence.layout import KEPT, LogObject, Manifest, Seg, Snap, log_key, manifest_key
 from persistence.remote import Tip, look, together
-from persistence.restoration import linked, opened_snapshot, verified, verified_body
 from persistence.segment import Span
+from persistence.shelf import linked, opened_snapshot, verified, verified_body
 from persistence.snapshot import Snapshot
 from persistence.store import Store
 

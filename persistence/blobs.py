@@ -8,7 +8,7 @@ proves itself. What is missing or damaged is fetched from a copy elsewhere, wher
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -95,13 +95,6 @@ class Blobs:
     def has(self, sha: str) -> bool:
         """Whether there is such a file; what is in it only `get` proves. Raises StorageError."""
         return bool(_SHA.fullmatch(sha)) and self._size(self._path(sha)) is not None
-
-    def all(self) -> Iterator[str]:
-        """Every name, in order."""
-        for folder in self._disk.names(self._dir):
-            for rest in self._disk.names(self._dir / folder):
-                if _SHA.fullmatch(folder + rest):
-                    yield folder + rest
 
     def _path(self, sha: str) -> Path:
         if not _SHA.fullmatch(sha):

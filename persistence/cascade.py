@@ -146,27 +146,31 @@ class Archived(Protocol):
     def restore(self, state: Any, into: Path, means: Means, *, epoch: int) -> FromArchive: ...
 
 
-def recover(
-    paths: Paths,
-    folds: tuple[Fold[Any], ...],
-    means: Means,
-    *,
-    store: Store | None,
-    archive: Archived | None,
-    claim_with: ClaimWith | None,
-    patience_s: float,
-    silence: str = "",
-) -> Recovered:
+@dataclass(frozen=True)
+class Sources:
+    """Where else than on this disk a past may be, and in whose name it is claimed there; None: not at all.
+
+    The store is waited for `patience_s` where the log is here too, and git where it is needed. `silence` says why the
+    store did not answer a moment ago; then it is not asked.
+    """
+
+    store: Store | None = None
+    archive: Archived | None = None
+    claim_with: ClaimWith | None = None
+    patience_s: float = 0.0
+    silence: str = ""
+
+
+def recover(paths: Paths, folds: tuple[Fold[Any], ...], means: Means, sources: Sources) -> Recovered:
     """Finds the past, brings it to this disk, and claims the right to go on with it. Waits for disk and network.
 
     The lock is held when this returns, and is free when it raises: Locked, SourceSilent (call it again), Fenced
-    (another claimed at the same time), StorageError. The store is waited for `patience_s` where the log is here too,
-    and git where it is needed. `silence` says why the store did not answer a moment ago; then it is not asked.
+    (another claimed at the same time), StorageError.
     """
     paths.make(means.disk)
     lock = hold(paths.wal)
     try:
-        return _Start(paths, folds, means, store, archive, claim_with, patience_s, silence, lock).recover()
+        return _Start(paths, folds, means, sources, lock).recover()
     except BaseException:
         lock.release()
         raise
@@ -183,27 +187,13 @@ class _Seen(NamedTuple):
 class _Start:
     """One recovery, under the lock."""
 
-    def __init__(
-        self,
-        paths: Paths,
-        folds: tuple[Fold[Any], ...],
-        means: Means,
-        store: Store | None,
-        archive: Archived | None,
-        claim_with: ClaimWith | None,
-        patience_s: float,
-        silence: str,
-        lock: Lock,
-    ) -> None:
+    def __init__(self, paths: Paths, folds: tuple[Fold[Any], ...], means: Means, sources: Sources, lock: Lock) -> None:
         self._paths = paths
         self._folds = folds
         self._means = means
         self._disk = means.disk
-        self._store = store
-        self._archive = archive
-        self._claim_with = claim_with
-        self._patience_s = patience_s
-        self._silence = silence
+        self._sources = sources
+        self._store = sources.store
         self._lock = lock
         self._begin = means.clock.monotonic()
         self._problems: list[str] = []
@@ -220,7 +210,8 @@ class _Start:
         swap.finish(self._disk, self._paths.root)
         answer = _aside(self._look)
         self._replayed = self._replay()
-        seen = answer(self._patience_s if self._local == "sound" else max(self._patience_s, ALONE_S))
+        patience_s = self._sources.patience_s
+        seen = answer(patience_s if self._local == "sound" else max(patience_s, ALONE_S))
         while True:
             try:
                 return self._settle(seen)
@@ -235,10 +226,10 @@ class _Start:
     def _look(self) -> _Seen:
         if self._store is None:
             return _Seen("off")
-        if self._silence:
-            return _Seen("silent", why=self._silence)
+        if self._sources.silence:
+            return _Seen("silent", why=self._sources.silence)
         try:
-            tip = look(self._store, clock=self._means.clock, hinted=self._claim_with is not None)
+            tip = look(self._store, clock=self._means.clock, hinted=self._sources.claim_with is not None)
         except (StoreError, Newer) as error:
             return _Seen("silent", why=str(error))
         except Damaged as error:
@@ -289,9 +280,9 @@ class _Start:
         degraded = seen.why if choice.degraded else ""
         if choice.degraded and not degraded:
             degraded = f"{self._url} holds another history; this one is not replicated (choose another FINN_STORE_URL)"
-        if choice.right and self._claim_with and self._store:
+        if choice.right and self._sources.claim_with and self._store:
             try:
-                self._claimed = self._claim(self._store, self._claim_with, seen.tip, choice.right)
+                self._claimed = self._claim(self._store, self._sources.claim_with, seen.tip, choice.right)
                 seen = seen._replace(tip=self._claimed.tip)
                 self._problems += self._claimed.tip.problems  # a look that trusts the hint sees less
             except StoreError as error:
@@ -353,6 +344,8 @@ class _Start:
         """Sends to the store what only this log has, for the import; it stays in quarantine as well."""
         head, chain = self._replayed.head, self._replayed.head.checksum.hex()
         log = Runs(self._disk, self._paths.wal, lambda: head.seq)
+        begins = min(segments(self._disk, self._paths.wal), default=1)  # behind a snapshot that sums up what was before
+        common = max(common, begins - 1)
         runs = list(between(log.after, common, head.seq, OBJECT_BYTES))
         blobs = Blobs(self._disk, self._paths.blobs)
         self._orphans += orphans.keep(
@@ -367,7 +360,7 @@ class _Start:
         try:
             made = self._from_archive()
         except (ArchiveError, Newer) as error:
-            if isinstance(error, Newer) or (self._archive and self._archive.remote is not None):
+            if isinstance(error, Newer) or (self._sources.archive and self._sources.archive.remote is not None):
                 silent = silent or str(error)
             self._problems.append(str(error))
         except Damaged as error:
@@ -382,7 +375,7 @@ class _Start:
 
     def _from_archive(self) -> FromArchive | None:
         """What git has, in .restoring/; None where it is proven to have nothing. Raises ArchiveError, Damaged."""
-        archive = self._archive
+        archive = self._sources.archive
         if archive is None or (archive.remote is None and not self._disk.names(self._paths.root / "git")):
             return None
         state = archive.latest()

@@ -12,7 +12,6 @@ the newest manifest. Whoever cannot be sure what is needed (a kept object that c
 """
 
 from collections.abc import Collection, Iterable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice, takewhile
 from typing import Literal
 
@@ -44,15 +43,6 @@ PROVEN_S = 10.0  #: after so long it is proven again that the log is ours
 Mentions = MutableMapping[str, frozenset[str]]  #: what a chunk mentions, by its name; a chunk never changes
 
 
-@dataclass(frozen=True)
-class Collected:
-    """How much went, and, as sentences, what could not be decided."""
-
-    objects: int
-    bytes: int
-    problems: tuple[str, ...] = ()
-
-
 # ---------------------------------------------------------------- decisions
 
 
@@ -80,9 +70,10 @@ def named(manifests: Iterable[Manifest]) -> frozenset[str]:
 
 def collect(
     replica: Replica, mentions: Mentions, *, clock: Clock, entropy: Entropy, breathe: Breathe = nobody_waits
-) -> Collected:
-    """Deletes what nobody needs. Called by the thread that flushes; `breathe` may flush, and nothing else.
+) -> tuple[str, ...]:
+    """Deletes what nobody needs; as sentences, what could not be decided.
 
+    Called by the thread that flushes; `breathe` may flush, and nothing else.
     `mentions` is kept by the caller from one time to the next, so that a chunk is read once. Raises StoreError (it is
     done again another day), Fenced.
     """
@@ -101,9 +92,8 @@ class _Sweep:
         self._breathe = breathe
         self._proven = clock.monotonic()
         self._problems: list[str] = []
-        self._objects = self._bytes = 0
 
-    def run(self) -> Collected:
+    def run(self) -> tuple[str, ...]:
         self._replica.prove()  # and settles what was sent and never answered: it may name what looks like garbage
         edge = boundary(self._kept())
         if edge > self._replica.manifest.gc_boundary:
@@ -121,7 +111,7 @@ class _Sweep:
         keys = named(kept)
         self._delete(self._old(found for found in self._all("seg/", "snap/") if found.key not in keys))
         self._delete_bodies(kept, edge)
-        return Collected(self._objects, self._bytes, tuple(self._problems))
+        return tuple(self._problems)
 
     def _kept(self) -> list[Manifest]:
         return manifests(self._store, self._replica.manifest, self._breathe)
@@ -217,8 +207,6 @@ class _Sweep:
                 continue  # it was put again meanwhile
             self._prove()
             self._remove(found.key)
-            self._objects += 1
-            self._bytes += found.bytes
 
     def _remove(self, key: str) -> None:
         """The object is gone. Of the first manifest a mark stays, for that a log never began here proves nobody."""

@@ -19,7 +19,7 @@ from persistence.errors import Damaged, NotFound
 from persistence.fold import Fold
 from persistence.remote import Tip, look
 from persistence.replay import Fetch, Means, Paths, Replayed, replay
-from persistence.restoration import verified_body
+from persistence.shelf import verified_body
 from persistence.store import Store
 
 

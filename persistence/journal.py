@@ -8,8 +8,8 @@ commit never overtakes its record. Bodies are read back with `read`, from sealed
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,32 +17,25 @@ from persistence import snapshot
 from persistence.absent import Absent
 from persistence.blobs import Blobs, Kind
 from persistence.bodies import Bodies, Place
-from persistence.chunks import SEAL_BYTES, Chunks, sealable
+from persistence.chunks import Chunks
 from persistence.codec import BLOB_BYTES, clean, offload
-from persistence.errors import FinnError, NotFound, StorageError
-from persistence.events import SYSTEM, By, ChunkSealed, Event, GapDeclared, LogRecovered, Record
+from persistence.errors import NotFound, StorageError
+from persistence.events import SYSTEM, By, Event, GapDeclared, LogRecovered, Record
 from persistence.fold import Fold, Folded
 from persistence.level import Level
 from persistence.origin import Origin, Source
-from persistence.pruning import prune
 from persistence.reigns import REIGNS, Reigns
 from persistence.replay import Means, Paths, Replayed, prepare
 from persistence.runs import Run, Runs
 from persistence.snapshot import Snapshot
 from persistence.streams import STREAMS, Stream
 from persistence.subscription import Moment, Subscription
+from persistence.upkeep import Upkeep
 from persistence.wal import Pending, Wal, Written
 
 S = TypeVar("S")
 
-SNAPSHOT_RECORDS = 10_000
-SNAPSHOT_BYTES = 10 * 1024 * 1024
-SNAPSHOT_SECONDS = 300.0
-SEAL_SEGMENTS = 2  #: a tail that begins further back than this is sealed, so that the log's floor moves on
-
 Listener = Callable[[Record], None]
-
-log = logging.getLogger("finn.journal")
 
 
 class Journal:
@@ -85,21 +78,14 @@ class Journal:
         self.blobs = Blobs(means.disk, paths.blobs, means.fetching("blob"))
         self.held = replayed.held
         self.confirmed = 0  #: the last seq that the store is known to have
-        self.trouble = ""  #: why the last sealing or snapshot failed; it is tried again
         self._means = means
         self._folded = replayed.folded
         self._tails = replayed.tails
         self._loop = loop
         self._listeners: list[Listener] = []
         self._subscriptions: dict[str, list[Subscription]] = {}
-        self._due = asyncio.Event()
         self._grown = asyncio.Event()
         self._level: Level | None = None  # None at level local, unless it is fenced
-        self._full: set[str] = set()
-        self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
-        self._dirty_records = 0
-        self._dirty_bytes = 0
-        self._snapshot_at = means.clock.monotonic()
         self._seq, self._chain = replayed.head.seq, replayed.head.checksum.hex()  # of the last record folded
         self._id = replayed.last_id
         self._wal = Wal.open(
@@ -115,8 +101,17 @@ class Journal:
         fetch = means.fetching("chunk")
         self._bodies = Bodies(self._wal, self._chunks, self.blobs, paths.quarantine, fetch)
         self._absent = Absent(self._chunks, self.blobs)
-        self._kept_elsewhere: int | None = 0 if means.replicated else None  # as `prune` was told last
         self._runs = Runs(means.disk, paths.wal, lambda: self.durable)
+        self._upkeep = Upkeep(
+            means,
+            paths,
+            self._wal,
+            replayed,
+            self._bodies,
+            self._chunks,
+            commit=lambda event, stream: self.commit(event, stream=stream),
+            freeze=self._freeze,
+        )
 
     # ------------------------------------------------------------ what is
 
@@ -232,16 +227,7 @@ class Journal:
             self._show(record)
             if not done.done():
                 done.set_result(record)
-        self._look_what_is_due(batch)
-
-    def _look_what_is_due(self, batch: list[Written]) -> None:
-        self._dirty_records += len(batch)
-        self._dirty_bytes += sum(len(written.line) for written in batch)
-        states = self._folded.streams(STREAMS)
-        streams = {written.token[2] for written in batch} - {None}
-        self._full.update(stream for stream in streams if states[stream].tail_bytes >= SEAL_BYTES)
-        if self._full or self._snapshot_due():
-            self._due.set()
+        self._upkeep.note(batch)
 
     def _show(self, record: Record) -> None:
         for subscription in self._subscriptions.get(record.stream or "", ()):
@@ -316,10 +302,6 @@ class Journal:
         if not waiting:
             self._subscriptions.pop(stream, None)
 
-    def subscribers(self, stream: str) -> int:
-        """How many watch the stream now."""
-        return len(self._subscriptions.get(stream, ()))
-
     async def read(
         self,
         stream: str,
@@ -387,74 +369,22 @@ class Journal:
 
     # ------------------------------------------------------------ sealing and snapshots
 
+    @property
+    def trouble(self) -> str:
+        """Why the last sealing or snapshot failed; it is tried again."""
+        return self._upkeep.trouble
+
     async def tend(self) -> None:
         """Seals full tails and takes snapshots as they fall due, until it is cancelled. `trouble` says what failed."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._remind())
-            while True:
-                await self._due.wait()
-                self._due.clear()
-                await self._attempt(self._upkeep)
-
-    async def _upkeep(self) -> None:
-        await self._seal_due()
-        if self._snapshot_due():
-            await self.snapshot()
-            await self.prune(self._kept_elsewhere)
-
-    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Takes a step that the log can do without for a while: what it saves is in the log as well."""
-        try:
-            await step()
-            self.trouble = ""
-        except (FinnError, OSError) as error:
-            self.trouble = str(error)
-            log.error("the log is not sealed or has no new snapshot: %s", error)
-
-    async def _remind(self) -> None:
-        while True:
-            await self._means.clock.sleep(SNAPSHOT_SECONDS)
-            if self._snapshot_due():
-                self._due.set()
-
-    async def _seal_due(self) -> None:
-        bases = [segment.base for segment in self._wal.segments()]
-        far = self._tails.older_than(bases[-SEAL_SEGMENTS - 1]) if len(bases) > SEAL_SEGMENTS else []
-        for stream in dict.fromkeys((*self._full, *far)):
-            await self.seal(stream)
-            self._full.discard(stream)
+        await self._upkeep.serve()
 
     async def seal(self, stream: str) -> None:
         """Moves the finished part of a stream's tail into a chunk; nothing where there is none."""
-        async with self._sealing:
-            await self._seal(stream)
+        await self._upkeep.seal(stream)
 
-    async def _seal(self, stream: str) -> None:
-        state, places = self._stream(stream), self._tails.between(stream, 0, self.seq + 1)
-        lines = await asyncio.to_thread(self._bodies.tail, places)
-        if not lines:
-            return
-        # Before a chunk there is a tail only where the record of its seal was lost; nothing more will come to it.
-        end = next((chunk.first for chunk in state.chunks if chunk.first > lines[0].seq), None)
-        run = [line for line in lines if end is None or line.seq < end]
-        kept = sealable(run) or (tuple(run) if end is not None else ())
-        if not kept:
-            return
-        sha, size = await asyncio.to_thread(self._chunks.write, [line.line for line in kept])
-        rest = [line for line in lines if line.seq > kept[-1].seq]
-        await self.commit(
-            ChunkSealed(
-                first=lines[0].seq,
-                last=kept[-1].seq,
-                count=len(kept),
-                bytes=size,
-                sha256=sha,
-                # All but the rest: records of the tail that were lost from the log go out of the count with the others.
-                tail_count=state.tail_count - len(rest),
-                tail_bytes=state.tail_bytes - sum(len(line.line) for line in rest),
-            ),
-            stream=stream,
-        )
+    async def snapshot(self) -> None:
+        """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
+        await self._upkeep.snapshot()
 
     async def prune(self, confirmed_floor: int | None = None) -> int:
         """Drops the segments of the log that nobody needs any more; how many.
@@ -463,32 +393,13 @@ class Journal:
         a snapshot. None where there is no store. Raises Damaged, NotFound, StorageError, OSError; what is in doubt
         stays.
         """
-        self._kept_elsewhere = confirmed_floor
-        streams = dict(self._folded.streams(STREAMS))
-        return await asyncio.to_thread(prune, self._wal, self.paths.snapshots, streams, self._bodies, confirmed_floor)
+        return await self._upkeep.prune(confirmed_floor)
 
-    def _snapshot_due(self) -> bool:
-        waited = self._means.clock.monotonic() - self._snapshot_at
-        return self._dirty_records > 0 and (
-            self._dirty_records >= SNAPSHOT_RECORDS or self._dirty_bytes >= SNAPSHOT_BYTES or waited >= SNAPSHOT_SECONDS
-        )
+    def _freeze(self) -> Callable[[], Snapshot]:
+        return partial(self._pictured, self._seq, self._chain, self.epoch, self._folded.copy(), self._id)
 
-    async def snapshot(self) -> None:
-        """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
-        self._dirty_records = self._dirty_bytes = 0
-        self._snapshot_at = self._means.clock.monotonic()
-        seq, chain, last_id, epoch, held = self._seq, self._chain, self._id, self.epoch, self.held
-        frozen = self._folded.copy()
-
-        def write() -> None:
-            taken = Snapshot(seq, chain, epoch, self._sections(frozen), held, last_id)
-            snapshot.write(self._means.disk, self.paths.snapshots, taken)
-
-        try:
-            await asyncio.to_thread(write)
-        except BaseException:
-            self._dirty_records += 1  # there is something to save still, but not again with every record
-            raise
+    def _pictured(self, seq: int, chain: str, epoch: int, folded: Folded, last_id: str) -> Snapshot:
+        return Snapshot(seq, chain, epoch, self._sections(folded), self.held, last_id)
 
     def _sections(self, folded: Folded) -> dict[str, Any]:
         return {**self.replayed.foreign, **folded.dump()}
@@ -519,8 +430,7 @@ class Journal:
     async def close(self) -> None:
         """Writes a last snapshot and watermark, ends the thread and lets go of the lock."""
         try:
-            if self._dirty_records and self.error is None:
-                await self._attempt(self.snapshot)
+            await self._upkeep.finish()
         finally:
             await asyncio.to_thread(self._wal.close)
             await asyncio.sleep(0)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from persistence import quarantine
 from persistence.disk import Disk, read_range, refused
 from persistence.frame import GENESIS
-from persistence.scan import Damage, Found, Good, Mark, segment_name, segments, walk
+from persistence.scan import Control, Damage, Found, Good, segment_name, segments, walk
 from persistence.wal import Head
 
 
@@ -77,17 +77,20 @@ def inspect(
     from_segment: int | None = None,
     known: Head | None = None,
     follow: Callable[[Good], None] | None = None,
+    before: str = GENESIS.hex(),
 ) -> Report:
     """Reads the log, or its end from a segment on, and classifies what is wrong with it. Raises OSError.
 
     `known` is the head that something else remembers, such as a snapshot: a log that ends before it, or begins later
     than behind it, has lost records.
     `follow` is called with every record that can be served, also with those behind a torn place, which `repair` cuts.
+    `before` is the digest that `from_segment` builds on, for a segment of which not even the header came to the disk.
     """
     bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
     if not bases:
         return _empty(known)
-    view = _View(seq=bases[0] - 1, durable=bases[-1] - 1)  # a later segment is begun when all before it is durable
+    # A later segment is begun when all before it is durable.
+    view = _View(seq=bases[0] - 1, durable=bases[-1] - 1, checksum=before)
     if known and known.seq < view.seq:
         view.damage.append(Damage("missing", bases[0], 0, 0, known.seq + 1, view.seq))
     for found in walk(disk, wal_dir, bases):
@@ -171,7 +174,7 @@ class _View:
                 self.durable = found.durable
             if b'"gap_declared"' in found.line:
                 self.declared.extend(_declared(found.line))
-        elif isinstance(found, Mark):
+        elif isinstance(found, Control):
             self.seq, self.checksum = max(self.seq, found.seq), found.chain.hex()
             self.durable = max(self.durable, found.seq)
         else:

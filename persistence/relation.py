@@ -9,22 +9,26 @@
 
 Two logs are the same up to a record when its digest is the same in both: it stands for everything before. Where the
 store no longer has the records that far back, its snapshot tells: a session that both know proves one past, for its id
-occurs in no other, and of that past is every record whose seq its epoch had reached there.
+occurs in no other, and of that past is every record whose seq its epoch had reached there. Two that could not claim may
+have written under one epoch, so what a session says has to stand in the store's chunks as it does here.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from persistence.chunks import seq_of
 from persistence.disk import Disk, read, refused
+from persistence.errors import Damaged, NotFound
+from persistence.frame import PREFIX_BYTES
 from persistence.layout import LogObject
 from persistence.reigns import REIGNS
 from persistence.remote import Tip
-from persistence.restoration import Piece, opened_snapshot, verified
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
+from persistence.shelf import Piece, opened_snapshot, verified, verified_body
 from persistence.store import Store
 from persistence.streams import STREAMS
 from persistence.wal import Head
@@ -92,8 +96,11 @@ def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     if snap is None:
         return 0
     snapshot = opened_snapshot(verified(store, snap.key, snap.sha256, snap.bytes), snap)
-    local = list(_said_by(_texts(disk, wal)))
-    if not {one.stream for one in local} & set(snapshot.folds.get(STREAMS.name, {}).get("state", {})):
+    texts = _texts(disk, wal)
+    local = list(_said_by(texts))
+    there = snapshot.folds.get(STREAMS.name, {}).get("state", {})
+    shared = {one.stream for one in local} & set(there)
+    if not shared:
         return 0
     firsts = {one["epoch"]: one["first_seq"] for one in snapshot.folds[REIGNS.name]["state"]["reigns"]}
     for one in _said_by(_body(store, piece) for piece in reversed(list(_backwards(tip)))):
@@ -103,7 +110,25 @@ def _by_reigns(disk: Disk, wal: Path, store: Store, tip: Tip) -> int:
     def reached(epoch: int) -> int:
         return min((first - 1 for other, first in firsts.items() if other > epoch), default=tip.seq)
 
-    return max((one.seq for one in local if one.epoch in firsts and one.seq <= reached(one.epoch)), default=0)
+    common = max((one.seq for one in local if one.epoch in firsts and one.seq <= reached(one.epoch)), default=0)
+    read_there = _read_there(store, [ref for name in shared for ref in there[name]["chunks"]], texts, common)
+    said_here = max((one.seq for one in local if one.stream and one.seq <= common), default=0)
+    return common if said_here <= read_there else read_there
+
+
+def _read_there(store: Store, refs: Iterable[Mapping[str, Any]], texts: Iterable[bytes], last: int) -> int:
+    """The last of the local records up to `last` that stands in one of these chunks; 0 where none does."""
+    lines = (line[PREFIX_BYTES:] for text in texts for line in text.split(b"\n"))
+    local = {seq_of(line): line for line in lines if line.startswith(b'{"seq":')}
+    found = 0
+    for ref in sorted(refs, key=lambda ref: -ref["last"]):
+        if found < ref["last"] and ref["first"] <= last:
+            try:
+                there = verified_body(store, "chunk", ref["sha256"]).splitlines()
+            except (NotFound, Damaged):
+                continue  # less is common then, and what comes in as an orphan is compared once more
+            found = max([found, *(seq_of(line) for line in there if local.get(seq_of(line)) == line)])
+    return min(found, last)
 
 
 class _Said(NamedTuple):

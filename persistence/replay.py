@@ -22,6 +22,7 @@ from persistence.disk import Disk
 from persistence.errors import Damaged, NotFound, StoreError
 from persistence.events import ChunkSealed, Unknown
 from persistence.fold import Fold, Folded
+from persistence.frame import GENESIS
 from persistence.lock import Lock, hold
 from persistence.recovery import Repaired, inspect, repair
 from persistence.redact import Redactor
@@ -101,7 +102,6 @@ class Replayed:
     epoch: int
     held: tuple[Held, ...]
     foreign: Mapping[str, Any]
-    snapshot_seq: int
     problems: tuple[str, ...]
     repaired: Repaired
     damage: tuple[Damage, ...] = ()
@@ -132,7 +132,7 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
     first, walk.newest = _indexed(means.disk, paths.wal, first, base.seq, walk.tails, walk.follow)
-    report = inspect(means.disk, paths.wal, first, known, walk.follow)
+    report = inspect(means.disk, paths.wal, first, known, walk.follow, _before(first, base, walk.newest))
     repaired = repair(means.disk, paths.wal, paths.quarantine, report)
     if walk.newest and report.torn and _behind(walk.newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
@@ -153,7 +153,6 @@ def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed
         last_id=last_id,
         held=tuple(walk.held),
         foreign={name: {"seq": base.seq, **section} for name, section in base.folds.items() if name not in names},
-        snapshot_seq=base.seq,
         problems=tuple(problems),
         repaired=repaired,
         damage=report.damage,
@@ -244,6 +243,13 @@ def _first_segment(disk: Disk, wal: Path, base: Snapshot, folded: Folded) -> int
     tails = [state.tail_first for state in folded.streams(STREAMS).values() if state.tail_first is not None]
     floor = min([base.seq + 1, *tails])
     return max((one for one in segments(disk, wal) if one <= floor), default=None)
+
+
+def _before(first: int | None, base: Snapshot, newest: Good | None) -> str:
+    """The digest of the record before the segment `first`, as the index or the snapshot has it."""
+    if newest is not None:
+        return newest.checksum
+    return base.chain if first == base.seq + 1 else GENESIS.hex()
 
 
 def _base(disk: Disk, paths: Paths, folds: tuple[Fold[Any], ...]) -> tuple[Snapshot, Folded, list[str]]:

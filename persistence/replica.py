@@ -44,6 +44,7 @@ from persistence.store import Store
 
 PROBLEMS = 20  #: sentences that are kept
 OBJECT_BYTES = 4 << 20  #: of frames in one log object, but for a single record that is larger
+OBJECT_BLOBS = 128  #: about as many are put before the object that names them, so that thousands of files come in parts
 STAND_S = 2.0  #: after which the next object is not put on top of the last without a look whether that is there
 
 
@@ -51,7 +52,7 @@ E = TypeVar("E", Fenced, StoreLost)
 
 
 class Frames(Protocol):
-    """The local log as the replica reads it. Safe to call from its thread."""
+    """The local log as the replica reads it. Safe to call from its thread; `blob` from several at once."""
 
     @property
     def durable(self) -> int:
@@ -162,10 +163,12 @@ class Replica:
     def _drawn(self) -> LogObject:
         """The next log object, when the blobs that it names are up."""
         run = self.source.frames(self.confirmed, OBJECT_BYTES)
+        if len(run.blobs) > OBJECT_BLOBS:
+            run = self.source.frames(self.confirmed, len(run.body) * OBJECT_BLOBS // len(run.blobs))
         if run.first <= self.confirmed or (run.first == self.confirmed + 1 and run.chain_in != self.chain):
             raise Damaged(f"record {run.first} here does not follow record {self.confirmed} in the store", hint=PROVE)
-        for sha in run.blobs:
-            self.upload(blob_key(sha), lambda sha=sha: self.source.blob(sha))  # type: ignore[misc]  # the loop's own
+        blobs = dict.fromkeys(run.blobs)
+        together([partial(self.upload, blob_key(sha), partial(self.source.blob, sha)) for sha in blobs], self._threads)
         return self._object(run.first, run.last, run.chain_in, run.chain_out, run.body)
 
     def upload(self, key: str, read: Callable[[], bytes]) -> None:

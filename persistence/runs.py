@@ -19,7 +19,7 @@ from persistence.codec import blobs_in
 from persistence.disk import Disk, refused
 from persistence.errors import NotFound
 from persistence.frame import PREFIX_BYTES, encode, framed
-from persistence.scan import Damage, Mark, Window, segment_name, segments, walk
+from persistence.scan import Control, Damage, Window, segment_name, segments, walk
 
 
 class Run(NamedTuple):
@@ -135,7 +135,7 @@ class Runs:
         for found in walk(self._disk, self._dir, [one for one in bases if one >= base]):
             if isinstance(found, Damage):
                 chain = chain if found.usable else bytes.fromhex(found.resume) if found.resume else None
-            elif isinstance(found, Mark):
+            elif isinstance(found, Control):
                 chain = found.chain
             else:
                 digest = bytes.fromhex(found.checksum)

@@ -3,7 +3,7 @@
     0000000000000001.wal   header ─ record 1 ─ record 2 ─ watermark ─ record 3 … ─ footer      sealed
     0000000000010234.wal   header ─ record 10234 …                                             the last one grows
 
-A segment is named by its first seq. `walk` gives what it finds in order: Good (a record that can be served), Mark (a
+A segment is named by its first seq. `walk` gives what it finds in order: Good (a record that can be served), Control (a
 control line) and Damage. What is found is judged by the line that follows: only that one tells whether the bytes
 between two good lines were a record, some, or a control line. So damage is held back until the next good line, the next
 segment or the end. Memory stays constant while a log is sound; one that is not is read whole from its first fault on.
@@ -47,7 +47,7 @@ class Good(NamedTuple):
     durable: int
 
 
-class Mark(NamedTuple):
+class Control(NamedTuple):
     """A control line: every record up to `seq` was durable when it was written, and the chain stood at `chain`."""
 
     kind: str
@@ -87,7 +87,7 @@ class Damage(NamedTuple):
         return f"{what} {where}: {self.kind}, {'still readable' if self.usable else 'not readable'}"
 
 
-Found = Good | Mark | Damage
+Found = Good | Control | Damage
 
 
 def segment_name(base: int) -> str:
@@ -102,7 +102,7 @@ def segments(disk: Disk, wal_dir: Path) -> list[int]:
 def scan(disk: Disk, wal_dir: Path, from_segment: int | None = None) -> Iterator[Good | Damage]:
     """Every record that can be served, and every damage, from the segment whose first seq is given. Raises OSError."""
     bases = [base for base in segments(disk, wal_dir) if base >= (from_segment or 0)]
-    return (found for found in walk(disk, wal_dir, bases) if not isinstance(found, Mark))
+    return (found for found in walk(disk, wal_dir, bases) if not isinstance(found, Control))
 
 
 def walk(disk: Disk, wal_dir: Path, bases: Sequence[int]) -> Iterator[Found]:
@@ -272,7 +272,7 @@ class _Walker:
                 yield Damage("chain", self._base, offset, length, usable=True, control=kind)
             self._anchors, self._loose = (chain,), False
         if self._anchors:
-            yield Mark(kind, seq, self._base, offset, length, self._anchors[0])
+            yield Control(kind, seq, self._base, offset, length, self._anchors[0])
 
     def _flaws(self, frame: Frame) -> list[str]:
         return [flaw for flaw in frame.flaws if not (flaw == "sha" and self._loose)]

@@ -22,7 +22,7 @@ from persistence.recovery import inspect
 from persistence.remote import Tip
 from persistence.replay import Paths
 from persistence.restoration import records, written
-from persistence.scan import Damage, Good, Mark, segment_name, segments, walk
+from persistence.scan import Control, Damage, Good, segment_name, segments, walk
 from persistence.segment import Span
 from persistence.store import Store
 from persistence.wal import Head
@@ -118,7 +118,7 @@ def _anew(disk: Disk, wal: Path, base: int, spans: Sequence[Span]) -> Span:
     for found in walk(disk, wal, [base]):
         if isinstance(found, Good):
             frames[found.seq] = framed(found.line, bytes.fromhex(found.checksum)), found.checksum
-        elif isinstance(found, Mark) and found.kind == "header":
+        elif isinstance(found, Control) and found.kind == "header":
             chain_in = found.chain.hex()
     for span in spans:
         for one in segment.frames(span.body, span.first, span.chain_in, segment_name(base)):

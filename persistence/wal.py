@@ -36,7 +36,7 @@ from persistence.errors import (
     TooLarge,
 )
 from persistence.frame import PREFIX_BYTES, RECORD_BYTES, Frame, encode, parse, vouched
-from persistence.scan import Damage, Found, Good, Mark, scan, segment_name, segments, walk
+from persistence.scan import Control, Damage, Found, Good, scan, segment_name, segments, walk
 
 SEGMENT_BYTES = 10 << 20
 BATCH_BYTES = 4 << 20
@@ -486,7 +486,7 @@ def _chain(found: Found) -> str | None:
     """How the chain stands behind what was found."""
     if isinstance(found, Damage):
         return None
-    return found.chain.hex() if isinstance(found, Mark) else found.checksum
+    return found.chain.hex() if isinstance(found, Control) else found.checksum
 
 
 def _is_sealed(disk: Disk, handle: int, size: int) -> bool:

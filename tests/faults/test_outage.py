@@ -20,10 +20,11 @@ from persistence.claim import claim
 from persistence.compaction import compact, newest, settled
 from persistence.disk import SystemDisk
 from persistence.errors import StoreUnreachable
-from persistence.journal import SNAPSHOT_SECONDS, Journal
+from persistence.journal import Journal
 from persistence.remote import look
 from persistence.replica import Replica
 from persistence.stores.memory import MemoryStore
+from persistence.upkeep import SNAPSHOT_SECONDS
 from tests.persistence.faulty_store import FaultyStore
 from tests.persistence.journals import LEDGER, STREAM, means, prompt
 from tests.persistence.simulation import folder_in_memory
@@ -60,12 +61,12 @@ class Writer:
             with pytest.raises(StoreUnreachable):
                 self.replica.flush()
         if number % SNAPSHOT_SECONDS == 0:
-            self.loop.run(self.journal._upkeep())
+            self.loop.run(self.journal._upkeep.once())
 
     def back(self) -> None:
         """The store answers again: what the replication does then."""
         self.store.down = False
-        self.loop.run(self.journal._upkeep())
+        self.loop.run(self.journal._upkeep.once())
         self.replica.flush()
         self.journal.confirm(self.replica.confirmed)
         taken = newest(SystemDisk(), self.journal.paths.snapshots)

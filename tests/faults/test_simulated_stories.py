@@ -48,6 +48,82 @@ def test_a_log_that_parted_below_what_the_store_still_has_comes_back_as_orphans(
     world.end()
 
 
+def test_a_log_that_begins_where_it_parted_comes_back_as_orphans(world: World) -> None:
+    """Nothing in it was common, and it had no first record: nothing of it was found to be kept."""
+    net = world.machines["A"].net
+    world.do("start", "B", LOCAL)
+    world.do("say", "B", 3)
+    for act in ("flush", "tend", "flush", "compact"):
+        world.do(act, "B")
+    net.refuse("create")
+    assert world.do("start", "A", LOCAL).startswith("store degraded")
+    world.do("say", "A", 3)
+    for _ in range(4):
+        world.do("say", "B", 3)
+        for act in ("flush", "tend", "flush", "compact"):
+            world.do(act, "B")
+    world.do("kill", "A")
+    net.refuse("")
+    assert world.do("start", "A", LOCAL).startswith("store")
+    world.end()
+
+
+def test_two_that_wrote_under_one_epoch_are_told_apart(world: World) -> None:
+    """One of them had claimed it: what the other had said in it was taken for the same."""
+    net = world.machines["A"].net
+    world.do("start", "A", LOCAL)
+    world.do("say", "A", 3)
+    world.do("stop", "A")
+    world.do("burn", "A")
+    net.refuse("create")
+    assert world.do("start", "A", LOCAL).startswith("store degraded")
+    world.do("say", "A", 2)
+    world.do("start", "B", LOCAL)
+    world.do("say", "B", 3)
+    for act in ("flush", "tend", "flush", "compact"):
+        world.do(act, "B")
+    world.do("kill", "A")
+    net.refuse("")
+    assert world.do("start", "A", LOCAL).startswith("store")
+    world.end()
+
+
+def test_a_writer_that_slept_while_its_numbers_were_collected_acknowledges_nothing(world: World) -> None:
+    """A create succeeds at a number that was used, collected and is free again; that proves nothing."""
+    world.do("start", "A", LOCAL)
+    world.do("say", "A", 3)
+    world.do("flush", "A")
+    world.do("say", "A", 3)
+    world.do("start", "B", LOCAL)
+    for _ in range(10):
+        world.do("say", "B", 3)
+        for act in ("flush", "tend", "flush", "compact"):
+            world.do(act, "B")
+    taken = set(world.annals.objects)
+    for _ in range(2):
+        assert world.do("collect", "B", 1).startswith("deleted")
+        world.do("say", "B", 3)
+        for act in ("flush", "compact"):
+            world.do(act, "B")
+    gone = taken - set(world.annals.objects)
+    assert any(key.startswith("log/") for key in gone), gone
+    assert world.do("flush", "A") == "fenced"
+    world.end()
+
+
+def test_a_log_goes_on_by_the_chain_behind_a_segment_that_never_got_its_header(world: World) -> None:
+    """All before it was finished and in the snapshot, so nobody had read what the next record builds on."""
+    world.do("start", "A", LOCAL)
+    for effects in range(1, 12):
+        for _ in range(4):
+            world.do("say", "A", 3)
+        world.do("tend", "A")
+        world.crash("say", "A", 3, effects, "power")
+        world.do("start", "A", LOCAL)
+        world.do("flush", "A")
+    world.end()
+
+
 def test_a_machine_lost_right_after_its_first_compaction_is_restored_without_a_gap(world: World) -> None:
     world.do("start", "A", LOCAL)
     world.do("stop", "A")

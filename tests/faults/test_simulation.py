@@ -220,6 +220,8 @@ def test_a_flipped_byte_anywhere_is_mended_or_told(seed: int) -> None:
         with world(seed + number) as made:
             made.walk(STEPS // 2)
             made.end()
+            if made.met["unrelated"]:
+                continue  # A has a history of its own, and the store that of B
             spoiler = Spoiler(made, random.Random(f"flip {seed + number}"))
             for _ in range(count(10, 50)):
                 outcomes[f"file {spoiler.outcome(spoiler.file())}"] += 1

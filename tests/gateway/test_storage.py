@@ -104,6 +104,27 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         }
 
 
+async def test_a_start_from_a_store_that_was_set_back_soon_says_that_git_knows_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "SETTLE_S", 0.0)
+    remote = tmp_path / "remote.git"
+    subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
+    store = MemoryStore()
+    async with living(tmp_path / "a", store, monkeypatch, FINN_GIT_REMOTE=str(remote)) as it:
+        await it.serving()
+        session = await it.session()
+        await it.saved()
+        past = dict(store.objects)
+        await it.say(session, "help")
+    store.objects = past
+    async with living(tmp_path / "b", store, monkeypatch, FINN_GIT_REMOTE=str(remote)) as it:
+        await it.serving()
+        assert it.finn.rooms().journal.source == "store"
+        await it.until(lambda: "git:lastError" in it.facts())
+        assert "holds another history" in it.facts()["git:lastError"].output
+
+
 async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -111,8 +132,8 @@ async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(
     async with living(tmp_path, store, monkeypatch) as it:
         await it.serving()
         await it.saved()
-        assert it.storage._reign is not None and it.storage._reign.replica is not None
-        strange = log_key(it.storage._reign.replica.n + 1)
+        assert it.storage._primary is not None and it.storage._primary.replica is not None
+        strange = log_key(it.storage._primary.replica.n + 1)
         store.put(strange, b"of nobody")
         await it.session()
         await it.until(lambda: f"{strange} holds what this writer did not write" in caplog.text)
@@ -125,11 +146,11 @@ async def test_a_log_that_did_not_grow_is_not_searched_for_garbage_again(
     async with living(tmp_path, store, monkeypatch) as it:
         await it.serving()
         await it.saved()
-        assert it.storage._reign is not None
-        await it.storage._reign.collect()
+        assert it.storage._primary is not None
+        await it.storage._primary.collect()
         assert ("list", "log/") in store.calls
         store.calls.clear()
-        await it.storage._reign.collect()
+        await it.storage._primary.collect()
         assert [key for call, key in store.calls if call != "get"] == []
 
 

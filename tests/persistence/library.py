@@ -86,7 +86,6 @@ class Ship:
         self.replica: Replica | None = None
         self.relieved: list[Replica] = []
         self.mentions: dict[str, frozenset[str]] = {}
-        self.collected = 0
         self._names = count(1)
 
     def sail(self, rng: random.Random) -> None:
@@ -135,8 +134,7 @@ class Ship:
                 self._talk(rng)
                 replica.flush()
 
-        done = collect(replica, self.mentions, clock=self.clock, entropy=rng.randbytes, breathe=breathe)
-        self.collected += done.objects
+        collect(replica, self.mentions, clock=self.clock, entropy=rng.randbytes, breathe=breathe)
 
     def _seal(self, rng: random.Random) -> None:
         self.library.seal()

@@ -13,7 +13,7 @@ from persistence.disk import Disk, SystemDisk
 from persistence.errors import StorageError
 from persistence.frame import PREFIX_BYTES
 from persistence.recovery import inspect, repair
-from persistence.scan import Good, Mark, scan, segment_name, segments, walk
+from persistence.scan import Control, Good, scan, segment_name, segments, walk
 from persistence.wal import Pending, Wal, Written
 
 PATIENCE_S = 20.0  # for the log's thread; nothing waits for so long unless it is broken
@@ -118,7 +118,7 @@ def parts(root: Path) -> list[Part]:
     """Every byte of a sound log."""
     found = []
     for line in walk(SystemDisk(), root / "wal", segments(SystemDisk(), root / "wal")):
-        assert isinstance(line, Good | Mark), line
+        assert isinstance(line, Good | Control), line
         seq, control = (line.seq, "") if isinstance(line, Good) else (None, line.kind)
         for at in range(line.length):
             part = "frame" if at < PREFIX_BYTES or at == line.length - 1 else "json"

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from agent.session import SESSIONS
 from persistence import cascade, compaction, orphans, standby, swap
-from persistence.cascade import ClaimWith, Recovered, recover
+from persistence.cascade import ClaimWith, Recovered, Sources, recover
 from persistence.claim import Claimed, claim, overtaken
 from persistence.clock import Ids
 from persistence.collection import Mentions, collect
@@ -230,6 +230,8 @@ class World:
         self.states: dict[str, str] = {}  #: the state's hash, by the log's digest
         self.crashes: Counter[str] = Counter()
         self.met: Counter[str] = Counter()  #: which outcomes there were, to show that a simulation met them
+        self._temper = self.rng.choice((0.1, 0.6, 1.0))  # how often the machines of this world die
+        self._turns = self.rng.choice(((1, 1), (5, 1)))  # and how often each of them gets to do something
         self.spoilt = False  #: bytes were flipped: whoever did that looks himself what became of it
 
     # ------------------------------------------------------------ steps
@@ -270,14 +272,14 @@ class World:
     def step(self) -> None:
         """One step of its own choice."""
         rng = self.rng
-        name = rng.choice(NAMES)
+        name = rng.choices(NAMES, self._turns)[0]
         machine = self.machines[name]
         acts = UP if machine.life else STANDS if machine.standing else OFF
         act = rng.choices(list(acts), list(acts.values()))[0]
         if machine.net.down and rng.random() < 0.2:
             act = "reach"
         share, effects = CRASHING.get(act, (0.0, 1))
-        if rng.random() < share:
+        if rng.random() < share * self._temper:
             self.crash(act, name, rng.randrange(1000), 1 + int(rng.random() ** 2 * effects))
         else:
             self.do(act, name, rng.randrange(1000))
@@ -301,15 +303,9 @@ class World:
         machine.standing = None
         machine.writer = machine.rng.randbytes(8).hex()
         means = machine.means()
-        recovered = recover(
-            machine.paths,
-            FOLDS,
-            means,
-            store=machine.net,
-            archive=None,
-            claim_with=ClaimWith(machine.writer, "r", machine.rng.randbytes),
-            patience_s=PATIENCE_S,
-        )
+        claim_with = ClaimWith(machine.writer, "r", machine.rng.randbytes)
+        sources = Sources(machine.net, claim_with=claim_with, patience_s=PATIENCE_S)
+        recovered = recover(machine.paths, FOLDS, means, sources)
         machine.lock = recovered.origin.lock
         journal = self.loop.run(Journal.open(machine.root, FOLDS, means, recovered.origin))
         machine.life = Life(journal, "store" if number % 2 else "local", recovered)
@@ -409,9 +405,10 @@ class World:
             if machine.standing is None:
                 return "-"
             self.clock.advance(5)
-            machine.standing = standby.step(
-                machine.net, machine.standing, clock=machine.clock, entropy=machine.rng.randbytes
-            )
+            with suppress(StoreError):
+                machine.standing = standby.step(
+                    machine.net, machine.standing, clock=machine.clock, entropy=machine.rng.randbytes
+                )
             if machine.standing.may_act:
                 return "takes " + self._start(machine, number)
             if self.rng.random() < 0.1:
@@ -532,6 +529,19 @@ class World:
         life.sealing = self.loop.create_task(life.journal.seal(self._session(machine, number)))
         return self._committed(machine, life.sealing)
 
+    def _tend(self, machine: Machine, number: int) -> str:
+        """All that is said goes into chunks, the state into a snapshot, and what both have goes from the log."""
+        life = machine.life
+        if life is None:
+            return "-"
+        for stream in sorted(life.journal.streams(STREAMS)):
+            if life.sealing and not life.sealing.done():
+                return "waits"
+            life.sealing = self.loop.create_task(life.journal.seal(stream))
+            self._committed(machine, life.sealing)
+        self._snapshot(machine, number)
+        return self._prune(machine, number)
+
     def _snapshot(self, machine: Machine, number: int) -> str:
         if machine.life is None:
             return "-"
@@ -557,12 +567,13 @@ class World:
         if life is None:
             return "-"
         floor = compaction.settled(life.replica.manifest) if life.replica else 0
-        return f"{self.loop.run(life.journal.prune(floor))}"
+        return f"dropped {dropped}" if (dropped := self.loop.run(life.journal.prune(floor))) else "nothing"
 
     def _compact(self, machine: Machine, number: int) -> str:
-        """The newest snapshot and the tail go up, and what they cover goes here."""
+        """After a flush: the newest snapshot and the tail go up, and what they cover goes here."""
         if machine.life is None or machine.life.replica is None:
             return "-"
+        self._flushed(machine.life)
         return self._compacted(machine)
 
     def _compacted(self, machine: Machine) -> str:
@@ -575,26 +586,31 @@ class World:
         done = compaction.compact(replica, taken, breathe=lambda: self._breathe(life))
         if done.problems:
             raise Broken(f"compaction: {done.problems}")
-        return f"m{done.manifest.m} {self.loop.run(life.journal.prune(compaction.settled(done.manifest)))}"
+        dropped = self.loop.run(life.journal.prune(compaction.settled(done.manifest)))
+        return f"{'pruned' if dropped else 'kept'} {dropped} m{done.manifest.m}"
 
     def _breathe(self, life: Life) -> None:
         if self.rng.random() < 0.3 and life.replica:
             life.replica.flush()
 
     def _collect(self, machine: Machine, number: int) -> str:
+        """What nobody needs goes from the store, mostly after a day."""
         life = machine.life
         if life is None or life.replica is None:
             return "-"
-        done = collect(
+        self.clock.advance(DAY_S + 100 if number % 3 else 0)
+        before = set(self.annals.objects)
+        problems = collect(
             life.replica,
             life.mentions,
             clock=machine.clock,
             entropy=machine.rng.randbytes,
             breathe=lambda: self._breathe(life),
         )
-        if done.problems:
-            raise Broken(f"collection: {done.problems}")
-        return f"{done.objects}"
+        if problems:
+            raise Broken(f"collection: {problems}")
+        gone = before - set(self.annals.objects)
+        return f"deleted {len(gone)}" if gone else "nothing"
 
     def _bring(self, machine: Machine, number: int) -> str:
         """Orphans come in, and those go that are confirmed."""
@@ -615,7 +631,8 @@ class World:
                 self.loop.settle()
         gone = 0
         if journal.whole(ORPHANS).done:
-            self._flushed(life)
+            if number % 2 == 0:
+                self._flushed(life)
             gone = orphans.clear(machine.net, journal.whole(ORPHANS).done, life.replica.confirmed)
         return f"brought {len(search.orphans)}, {gone} gone" if search.orphans or gone else "nothing"
 
@@ -766,8 +783,8 @@ class World:
         if lost := self._lost(life.journal):
             raise Broken(f"I8: {machine.name} misses something: {lost}")
         if life.replica and not self._is_overtaken(life.replica):
-            said = self.annals.seq_of.keys() | self.annals.recovered.keys()
-            missing = sorted(said - heard.keys())
+            said = {**self.annals.seq_of, **self.annals.recovered}
+            missing = sorted(one for one, seq in said.items() if seq <= life.replica.confirmed and one not in heard)
             if missing:
                 raise Broken(f"I8: {missing} cannot be read any more")
         return f"{len(heard)}"
@@ -834,11 +851,12 @@ UP = {
     "say": 24,
     "flush": 18,
     "look": 4,
-    "seal": 5,
-    "snapshot": 4,
+    "seal": 3,
+    "snapshot": 2,
+    "tend": 8,
     "prune": 1,
-    "compact": 5,
-    "collect": 2,
+    "compact": 6,
+    "collect": 3,
     "bring": 3,
     "fill": 1,
     "pause": 3,
@@ -859,6 +877,7 @@ CRASHING = {
     "flush": (0.3, 5),
     "seal": (0.5, 14),
     "snapshot": (0.5, 8),
+    "tend": (0.3, 25),
     "compact": (0.5, 25),
     "collect": (0.3, 15),
     "bring": (0.5, 15),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from persistence.cascade import Archived, ClaimWith, Recovered, recover
+from persistence.cascade import Archived, ClaimWith, Recovered, Sources, recover
 from persistence.clock import FakeClock
 from persistence.compaction import compact, newest
 from persistence.disk import Disk, SystemDisk
@@ -83,15 +83,9 @@ class Agent:
 
     def recover(self, root: Path, *, disk: Disk | None = None, patience_s: float = PATIENCE_S) -> Recovered:
         self.instances += 1
-        return recover(
-            Paths(root),
-            self.folds,
-            self.means(disk),
-            store=self.store,
-            archive=self.archive,
-            claim_with=ClaimWith(f"writer-{self.instances}", "r", self.rng.randbytes) if self.store else None,
-            patience_s=patience_s,
-        )
+        claim_with = ClaimWith(f"writer-{self.instances}", "r", self.rng.randbytes) if self.store else None
+        sources = Sources(self.store, self.archive, claim_with, patience_s)
+        return recover(Paths(root), self.folds, self.means(disk), sources)
 
     @asynccontextmanager
     async def life(self, root: Path) -> AsyncIterator["Life"]:

@@ -23,7 +23,7 @@ from tests.persistence.simulated_disk import SimulatedDisk
 
 T = TypeVar("T")
 
-SEGMENT_BYTES = 4000  #: of the log, so that a world of a few dozen records has several
+SEGMENT_BYTES = 1500  #: of the log, so that a world of a few dozen records has several
 BLOB_BYTES = 700  #: a string over that leaves its record
 
 
@@ -240,6 +240,7 @@ def stepped(segment_bytes: int = SEGMENT_BYTES, blob_bytes: int = BLOB_BYTES) ->
         patch.dict(Wal.open.__func__.__kwdefaults__, small),  # type: ignore[attr-defined]
         patch("persistence.journal.BLOB_BYTES", blob_bytes),
         patch("persistence.codec.BLOB_BYTES", blob_bytes),
+        patch("persistence.compaction.SEG_BYTES", 2 * segment_bytes),
     ):
         try:
             yield loop

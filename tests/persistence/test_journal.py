@@ -27,15 +27,16 @@ from persistence.events import (
 )
 from persistence.fold import Fold
 from persistence.frame import encode
-from persistence.journal import SNAPSHOT_RECORDS, Journal
+from persistence.journal import Journal
 from persistence.lock import hold
 from persistence.origin import Origin
 from persistence.recovery import inspect
 from persistence.reigns import Reign, Reigns
 from persistence.replay import Paths, prepare
 from persistence.scan import BLOCK_BYTES
-from persistence.snapshot import listed
+from persistence.snapshot import listed, path_of
 from persistence.streams import STREAMS
+from persistence.upkeep import SNAPSHOT_RECORDS
 from tests.persistence.journals import (
     LEDGER,
     STREAM,
@@ -225,7 +226,7 @@ async def test_a_clean_stop_leaves_nothing_to_replay_and_a_start_writes_nothing(
         await say(journal, "one")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "LOCK"}
     async with opened(tmp_path) as journal:
-        assert journal.replayed.snapshot_seq == journal.seq
+        assert path_of(journal.paths.snapshots, journal.seq).exists()
         assert journal.source == "local"
         assert journal.loss == ""
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.name != "LOCK"} == before
@@ -430,7 +431,7 @@ async def test_a_start_replays_from_the_oldest_record_that_is_in_no_chunk(tmp_pa
         await say(journal, "one", "two")
         await _fill(journal, segments=2)
     async with opened(tmp_path) as journal:
-        assert journal.replayed.snapshot_seq == journal.seq
+        assert path_of(journal.paths.snapshots, journal.seq).exists()
         assert texts(await journal.read(STREAM)) == ["one", "two"]
 
 

@@ -10,10 +10,11 @@ from persistence.disk import SystemDisk
 from persistence.errors import Damaged, Newer, NotFound
 from persistence.events import UserMessage
 from persistence.fold import Fold
-from persistence.journal import SNAPSHOT_SECONDS, Journal
+from persistence.journal import Journal
 from persistence.scan import segment_name, segments
 from persistence.snapshot import listed
 from persistence.streams import STREAMS
+from persistence.upkeep import SNAPSHOT_SECONDS
 from persistence.wal import Wal
 from tests.persistence.journals import LEDGER, Ledger, enter, killed, means, opened, prompt, say, texts
 

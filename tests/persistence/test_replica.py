@@ -124,6 +124,24 @@ def test_a_log_object_holds_four_megabytes_but_for_a_record_that_is_larger() -> 
     assert (replica.tail_objects, replica.tail_bytes) == (5, len(one.records.span(1, 7)))
 
 
+def test_records_that_name_thousands_of_blobs_go_up_in_parts() -> None:
+    store = Watched(MemoryStore())
+    one = Writer(store, "one")
+    replica = one.replica()
+    for number in range(1000):
+        data = b"%d" % number
+        one.records.blobs[sha256(data).hexdigest()] = data
+        one.records.say("a file", blobs=(sha256(data).hexdigest(),))
+    store.calls.clear()
+    assert replica.flush() == 1000
+    waiting, most = 0, 0
+    for call, _ in store.calls:
+        waiting = waiting + 1 if call == "put" else 0
+        most = max(most, waiting)
+    assert 0 < most < 200
+    assert len([key for call, key in store.calls if call == "put"]) == 1000
+
+
 def test_blobs_go_up_before_the_record_that_names_them_and_only_once() -> None:
     store = Watched(MemoryStore())
     one = Writer(store, "one")

@@ -12,7 +12,8 @@ from persistence.errors import Damaged, NotFound
 from persistence.layout import Seg, Snap, encode_manifest, manifest_key, seg_key
 from persistence.recovery import verify
 from persistence.remote import Tip, look
-from persistence.restoration import Built, Piece, covering, opened_snapshot, restore
+from persistence.restoration import Built, restore
+from persistence.shelf import Piece, covering, opened_snapshot
 from persistence.snapshot import Snapshot, listed
 from persistence.stores.memory import MemoryStore
 from tests.persistence.journals import STREAM, opened

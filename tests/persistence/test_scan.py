@@ -5,7 +5,7 @@ import pytest
 from persistence import scan as module
 from persistence.disk import SystemDisk, read_range
 from persistence.frame import GENESIS
-from persistence.scan import Damage, Found, Good, Mark, scan, segments, walk
+from persistence.scan import Control, Damage, Found, Good, scan, segments, walk
 from tests.persistence.logs import Log, flip, last_file, parts, served
 
 DISK = SystemDisk()
@@ -40,11 +40,11 @@ def test_records_come_in_order_with_their_place_and_their_checksum(tmp_path: Pat
 def test_a_log_is_header_records_and_marks_that_say_what_is_durable(tmp_path: Path) -> None:
     wal = built(tmp_path, *"abcd")
     found = [one if isinstance(one, Damage) else (type(one).__name__, one.seq) for one in everything(wal)]
-    kinds = [one.kind for one in everything(wal) if isinstance(one, Mark)]
+    kinds = [one.kind for one in everything(wal) if isinstance(one, Control)]
     assert kinds == ["header", "footer", "header", "watermark"]
-    assert found[0] == ("Mark", 0)
-    assert found[-1] == ("Mark", 4)
-    assert next(one.chain for one in everything(wal) if isinstance(one, Mark)) == GENESIS
+    assert found[0] == ("Control", 0)
+    assert found[-1] == ("Control", 4)
+    assert next(one.chain for one in everything(wal) if isinstance(one, Control)) == GENESIS
 
 
 def test_a_scan_can_begin_at_any_segment(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_control_line_of_a_later_version_is_kept_and_means_nothing(tmp_path: P
     log.close()
     assert served(tmp_path) == [1, 2]
     assert not [one for one in scan(DISK, log.dir) if isinstance(one, Damage)]
-    assert "unknown" in [one.kind for one in everything(log.dir) if isinstance(one, Mark)]
+    assert "unknown" in [one.kind for one in everything(log.dir) if isinstance(one, Control)]
 
 
 def test_a_segment_that_is_pruned_while_it_is_read_is_not_missed(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from persistence.disk import SystemDisk
 from persistence.errors import Conflict, Damaged, NotFound, StorageClosed, TooLarge
 from persistence.frame import GENESIS, RECORD_BYTES
 from persistence.recovery import verify
-from persistence.scan import Mark, walk
+from persistence.scan import Control, walk
 from persistence.wal import Head, Pending, Segment, Written
 from tests.persistence.logs import PATIENCE_S, Log, copy, flip, last_file, parts, served, tail
 
@@ -166,8 +166,8 @@ def test_a_quiet_log_says_that_all_of_it_is_durable(tmp_path: Path) -> None:
     log.say("one")
     assert disk.marked.wait(PATIENCE_S)
     root = copy(tmp_path / "a", tmp_path / "killed")
-    marks = [mark for mark in walk(DISK, root / "wal", [1]) if isinstance(mark, Mark)]
-    assert (marks[-1].kind, marks[-1].seq) == ("watermark", 1)
+    controls = [found for found in walk(DISK, root / "wal", [1]) if isinstance(found, Control)]
+    assert (controls[-1].kind, controls[-1].seq) == ("watermark", 1)
     log.close()
 
 

@@ -1,4 +1,4 @@
-"""One reign of this process: from a log that was recovered to the fence, or to the stop.
+"""One time that this process has the log: from its recovery to the fence, or to the stop.
 
     claimed at the start ───────────────────────┐
     the store was silent ─▶ claimed when it     ├▶ replicate ─▶ upkeep, orphans, collection ─▶ released, or fenced
@@ -44,7 +44,7 @@ from persistence.wal import Head
 AGAIN_S = 0.25  #: between two attempts of the last flush
 ELSEWHERE_S = 600.0  #: before a store with somebody else's history is looked at again
 
-log = logging.getLogger("finn.reign")
+log = logging.getLogger("finn.primary")
 
 
 class Here:
@@ -73,7 +73,7 @@ class Here:
         self._absent = frozenset(sha for _, sha in self._journal.missing())
 
 
-class Reign:
+class Primary:
     """The log of one life and its replica. `serve` must be running.
 
     `ground` says where in the store to write; it waits for the store and raises StoreError where that is not known.
@@ -227,11 +227,11 @@ class Reign:
         if replica is None or replication is None or replica.n == self._collected:
             return
         clock, entropy = self._writer.clock, self._writer.entropy
-        collected = await self._copying.run(
+        problems = await self._copying.run(
             collect, replica, self._mentions, clock=clock, entropy=entropy, breathe=replication.breathe
         )
         self._collected = replica.n
-        _tell(collected.problems)
+        _tell(problems)
         if not replica.manifest.conditional:
             await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
 
@@ -241,7 +241,7 @@ class Reign:
             await self._copying.run(lambda replica: replica.publish(archived=commit), self.replica)
 
     async def _settle_in(self) -> None:
-        """What a reign does once: it takes up what others kept back, and brings home what only the store has."""
+        """What a primary does once: it takes up what others kept back, and brings home what only the store has."""
         for step in (self.bring_orphans, self._fetch_home):
             await self._until_done(step)
 
@@ -319,7 +319,7 @@ class Reign:
     # ------------------------------------------------------------ facts
 
     def tier(self) -> Tier:
-        """The store as this reign knows it."""
+        """The store as this primary knows it."""
         replication, place = self.replication, self._store.url
         if replication is None or self.replica is None:
             return Tier("store", None, error=self._error, since=self._since, place=place)
