@@ -1,7 +1,7 @@
 """`finn beads`: br's verbs, flags, JSON and exit codes, so that programs made for br or bd work with finn.
 
     a finn runs on the data directory ─▶ its HTTP
-    none runs ─────────────────────────▶ the log itself, under its lock (gateway/shelf.py)
+    none runs ─────────────────────────▶ the log itself, under its lock (gateway/desk.py)
 
 Errors go to stderr: `finn: WHAT (HINT)`, with --json br's error object and the problem of HTTP in one. Exit codes are
 br's: 0, 1 a fault of ours, 2 locked or not there, 3 no such bead, 4 a wrong value, 5 a dependency, 7 a setting, 8 the
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from persistence.errors import Ambiguous, FinnError, Invalid
 
 if TYPE_CHECKING:
-    from gateway.shelf import Shelf
+    from gateway.desk import Desk
     from persistence.bead import Bead
     from persistence.events import Json
     from persistence.ready import Query
@@ -44,7 +44,7 @@ CODES: dict[str, tuple[int, str]] = {
 }
 INTERNAL = (1, "INTERNAL_ERROR")
 
-Verb = Callable[[argparse.Namespace, "Shelf"], int]
+Verb = Callable[[argparse.Namespace, "Desk"], int]
 
 
 # ---------------------------------------------------------------- the command line
@@ -204,12 +204,12 @@ def _label(label: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, verb: Verb) -> int:
     """Runs a verb on the beads, wherever they are, and returns br's exit code."""
     from gateway import settings
-    from gateway.shelf import open_shelf
+    from gateway.desk import open_desk
 
     try:
         found = settings.read(flags={"FINN_DATA_DIR": args.data_dir})
-        with open_shelf(found, args.url, args.actor) as shelf:
-            return verb(args, shelf)
+        with open_desk(found, args.url, args.actor) as desk:
+            return verb(args, desk)
     except FinnError as error:
         return _tell(error, as_json=args.json)
     except BrokenPipeError:
@@ -294,7 +294,7 @@ def _limited(found: "list[Bead]", limit: int) -> "list[Bead]":
     return found[: limit or None]
 
 
-def _listed(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _listed(args: argparse.Namespace, desk: "Desk") -> int:
     from dataclasses import replace
 
     from persistence.ready import select
@@ -315,8 +315,8 @@ def _listed(args: argparse.Namespace, shelf: "Shelf") -> int:
         overdue=args.overdue,
         reverse=args.reverse,
     )
-    beads = shelf.beads()
-    found = _limited(select(beads.values(), query, shelf.now), args.limit)
+    beads = desk.beads()
+    found = _limited(select(beads.values(), query, desk.now), args.limit)
     if args.json or args.format == "json":
         _print(counted(found, beads))
     elif args.format == "csv":
@@ -329,11 +329,11 @@ def _listed(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _shown(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _shown(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.changes import find
     from persistence.show import detailed
 
-    beads = shelf.beads()
+    beads = desk.beads()
     found = [find(beads, name) for name in args.ids]
     if args.json:
         _print([detailed(bead, beads) for bead in found])
@@ -342,14 +342,14 @@ def _shown(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _found_ready(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _found_ready(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.changes import find
     from persistence.ready import below, is_among, ready
     from persistence.show import READY, some
 
-    beads, query = shelf.beads(), _query(args)
+    beads, query = desk.beads(), _query(args)
     among = below(beads, find(beads, args.parent).id, deep=args.recursive) if args.parent else set(beads)
-    every = ready(beads, shelf.now, args.sort, deferred=args.include_deferred)
+    every = ready(beads, desk.now, args.sort, deferred=args.include_deferred)
     found = _limited([bead for bead in every if bead.id in among and is_among(bead, query)], args.limit)
     if args.json or args.format == "json":
         _print([some(bead, READY) for bead in found])
@@ -362,19 +362,19 @@ def _found_ready(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _found_stale(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _found_stale(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.ready import ACTIVE, DAY, untouched
     from persistence.show import STALE, some
 
     if args.days < 0:
         raise Invalid(f"{args.days} days are none", hint="0 or more")
-    found = untouched(shelf.beads(), shelf.now - args.days * DAY, _each(args.status) or ACTIVE)
+    found = untouched(desk.beads(), desk.now - args.days * DAY, _each(args.status) or ACTIVE)
     if args.json:
         _print([some(bead, STALE) for bead in found])
     else:
         print(f"Stale issues ({len(found)} not updated in {args.days}+ days):")
         for number, bead in enumerate(found, 1):
-            days = max(0, shelf.now - bead.updated) // DAY
+            days = max(0, desk.now - bead.updated) // DAY
             print(f"{number}. [{bead.status}] {days}d {bead.id} {bead.title}")
     return 0
 
@@ -412,12 +412,12 @@ WRITTEN = ("description", "design", "acceptance_criteria", "notes", "status", "p
 PLANNED = ("owner", "due_at", "defer_until", "estimated_minutes", "external_ref", "parent")
 
 
-def _created(args: argparse.Namespace, shelf: "Shelf") -> int:
-    fields = _fields(args, shelf.now, *WRITTEN, *PLANNED)
+def _created(args: argparse.Namespace, desk: "Desk") -> int:
+    fields = _fields(args, desk.now, *WRITTEN, *PLANNED)
     fields |= {"title": args.title_flag or args.title or "", "labels": _each(args.labels)}
     fields |= {"ephemeral": True} if args.ephemeral else {}
     fields |= {"dependencies": [_edge(one) for one in _each(args.deps)]} if args.deps else {}
-    bead = shelf.create({**fields, "created_by": args.actor}, dry=args.dry_run)
+    bead = desk.create({**fields, "created_by": args.actor}, dry=args.dry_run)
     if args.silent:
         print(bead.id)
     elif args.json:
@@ -434,16 +434,16 @@ def _edge(text: str) -> "Json":
     return {"type": kind, "depends_on_id": name} if kind in EDGES else {"type": "blocks", "depends_on_id": text}
 
 
-def _updated(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _updated(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.changes import find
 
-    fields = _fields(args, shelf.now, "title", *WRITTEN, *PLANNED, "closed_by_session")
+    fields = _fields(args, desk.now, "title", *WRITTEN, *PLANNED, "closed_by_session")
     fields |= {"add_labels": _each(args.add_label)} if args.add_label else {}
     fields |= {"remove_labels": _each(args.remove_label)} if args.remove_label else {}
     fields |= {"labels": _each(args.set_labels)} if args.set_labels else {}
     fields |= {"claim": True} if args.claim else {}
-    beads = shelf.beads()
-    found = [shelf.update(bead.id, fields) for bead in [find(beads, name) for name in args.ids]]
+    beads = desk.beads()
+    found = [desk.update(bead.id, fields) for bead in [find(beads, name) for name in args.ids]]
     if args.json:
         _print([dict(bead.data) for bead in found])
     else:
@@ -452,7 +452,7 @@ def _updated(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _closed(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _closed(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.changes import find
     from persistence.ready import blocked, waits_for
     from persistence.show import CLOSED, some
@@ -461,9 +461,9 @@ def _closed(args: argparse.Namespace, shelf: "Shelf") -> int:
         raise Invalid("--suggest-next goes with a single bead", hint="name one")
     closed: list[Bead] = []
     skipped: list[dict[str, str]] = []
-    before = shelf.beads()
+    before = desk.beads()
     for found in [find(before, name) for name in args.ids]:
-        beads = shelf.beads()
+        beads = desk.beads()
         bead = beads[found.id]
         if bead.ended:
             skipped.append({"id": bead.id, "reason": f"already {bead.status}"})
@@ -472,8 +472,8 @@ def _closed(args: argparse.Namespace, shelf: "Shelf") -> int:
             skipped.append({"id": bead.id, "reason": f"blocked by: {by}" if by else "blocked by dependencies"})
         else:
             session = {"closed_by_session": args.session} if args.session else {}
-            closed.append(shelf.update(bead.id, {"status": "closed", "close_reason": args.reason, **session}))
-    freed = [shelf.beads()[name] for name in sorted(blocked(before) - blocked(shelf.beads()))]
+            closed.append(desk.update(bead.id, {"status": "closed", "close_reason": args.reason, **session}))
+    freed = [desk.beads()[name] for name in sorted(blocked(before) - blocked(desk.beads()))]
     freed = [bead for bead in freed if not bead.ended] if args.suggest_next else []
     if args.json:
         told: Json = [some(bead, CLOSED) for bead in closed]
@@ -512,24 +512,24 @@ def _ids_and_labels(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return args.names[:split], args.names[split:]
 
 
-def _label_added(args: argparse.Namespace, shelf: "Shelf") -> int:
-    return _relabelled(args, shelf, "add_labels", lambda had: "exists" if had else "added")
+def _label_added(args: argparse.Namespace, desk: "Desk") -> int:
+    return _relabelled(args, desk, "add_labels", lambda had: "exists" if had else "added")
 
 
-def _label_removed(args: argparse.Namespace, shelf: "Shelf") -> int:
-    return _relabelled(args, shelf, "remove_labels", lambda had: "removed" if had else "not_found")
+def _label_removed(args: argparse.Namespace, desk: "Desk") -> int:
+    return _relabelled(args, desk, "remove_labels", lambda had: "removed" if had else "not_found")
 
 
-def _relabelled(args: argparse.Namespace, shelf: "Shelf", field: str, word: Callable[[bool], str]) -> int:
+def _relabelled(args: argparse.Namespace, desk: "Desk", field: str, word: Callable[[bool], str]) -> int:
     from persistence.changes import find
     from persistence.labels import checked
 
     ids, labels = _ids_and_labels(args)
     for label in labels:
         checked(label)
-    beads, told = shelf.beads(), []
+    beads, told = desk.beads(), []
     for bead in [find(beads, name) for name in ids]:
-        shelf.update(bead.id, {field: labels})
+        desk.update(bead.id, {field: labels})
         told += [{"status": word(label in bead.labels), "issue_id": bead.id, "label": label} for label in labels]
     if args.json:
         _print(told)
@@ -539,10 +539,10 @@ def _relabelled(args: argparse.Namespace, shelf: "Shelf", field: str, word: Call
     return 0
 
 
-def _labels_listed(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _labels_listed(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.changes import find
 
-    beads = shelf.beads()
+    beads = desk.beads()
     found: Sequence[str] = sorted({label for bead in beads.values() for label in bead.labels})
     if args.id:
         found = find(beads, args.id).labels
@@ -553,8 +553,8 @@ def _labels_listed(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _labels_counted(args: argparse.Namespace, shelf: "Shelf") -> int:
-    counted = Counter(label for bead in shelf.beads().values() for label in bead.labels)
+def _labels_counted(args: argparse.Namespace, desk: "Desk") -> int:
+    counted = Counter(label for bead in desk.beads().values() for label in bead.labels)
     if args.json:
         _print([{"label": label, "count": counted[label]} for label in sorted(counted)])
     else:
@@ -563,13 +563,13 @@ def _labels_counted(args: argparse.Namespace, shelf: "Shelf") -> int:
     return 0
 
 
-def _label_renamed(args: argparse.Namespace, shelf: "Shelf") -> int:
+def _label_renamed(args: argparse.Namespace, desk: "Desk") -> int:
     from persistence.labels import checked
 
     checked(args.new)
-    having = [bead for bead in shelf.beads().values() if args.old in bead.labels and bead.status != "tombstone"]
+    having = [bead for bead in desk.beads().values() if args.old in bead.labels and bead.status != "tombstone"]
     for bead in having:
-        shelf.update(bead.id, {"remove_labels": [args.old], "add_labels": [args.new]})
+        desk.update(bead.id, {"remove_labels": [args.old], "add_labels": [args.new]})
     if args.json:
         _print({"old_name": args.old, "new_name": args.new, "affected_issues": len(having)})
     else:

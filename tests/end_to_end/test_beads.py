@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import random
 import shutil
 import subprocess
@@ -287,7 +286,12 @@ def test_a_bead_that_lies_still_is_told_by_health_and_labelled_once(tmp_path: Pa
     one = beads(down, "create", "x", "--status", "in_progress")["id"]
     beads(down, "create", "y")
     with finn(tmp_path, FINN_STALE_BEADS_AFTER="1s") as it:
-        until(lambda: it.restart() or it.ask("GET", "/health").json["checks"]["beads:stale"][0]["observedValue"] == 1)
+
+        def told() -> bool:
+            it.restart()  # it looks at each start, and then hourly
+            return bool(it.ask("GET", "/health").json["checks"]["beads:stale"][0]["observedValue"])
+
+        until(told)
         assert one in it.ask("GET", "/health").json["checks"]["beads:stale"][0]["output"]
         it.restart()
         assert beads(it, "show", one)[0]["labels"] == ["stale:true"]
@@ -357,10 +361,14 @@ def test_br_takes_our_file(tmp_path: Path, down: Finn) -> None:
     beads(down, "create", "two", "--deps", one)
     there = tmp_path / "project"
     there.mkdir()
-    run = {"cwd": there, "capture_output": True, "text": True, "check": True, "env": {**os.environ}}
-    subprocess.run(["br", "init", "--prefix", "bd"], **run)
+
+    def br(*arguments: str) -> str:
+        ended = subprocess.run(["br", *arguments], cwd=there, capture_output=True, text=True, check=True)
+        return ended.stdout
+
+    br("init", "--prefix", "bd")
     shutil.copy(file(down), there / ".beads" / "issues.jsonl")
-    subprocess.run(["br", "sync", "--import-only", "--json"], **run)
-    listed = json.loads(subprocess.run(["br", "list", "--json"], **run).stdout)
+    br("sync", "--import-only", "--json")
+    listed = json.loads(br("list", "--json"))
     found = listed if isinstance(listed, list) else listed["issues"]
     assert sorted(ids(found)) == sorted(ids(beads(down, "list")))

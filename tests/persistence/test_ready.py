@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,10 @@ def graph(rng: random.Random) -> dict[str, Bead]:
     found = []
     for name in names:
         edges = {rng.choice(targets): rng.choice(KINDS) for _ in range(rng.choice((0, 0, 1, 1, 2)))}
-        flags = {flag: True for flag in ("pinned", "is_template", "ephemeral") if rng.random() < 0.05}
-        until = {"defer_until": rfc3339(NOW + rng.randint(-2, 2) * SECOND)} if rng.random() < 0.2 else {}
+        flags: dict[str, Any] = {flag: True for flag in ("pinned", "is_template", "ephemeral") if rng.random() < 0.05}
+        until: dict[str, Any] = (
+            {"defer_until": rfc3339(NOW + rng.randint(-2, 2) * SECOND)} if rng.random() < 0.2 else {}
+        )
         found.append(
             bead(
                 name,

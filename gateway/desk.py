@@ -1,6 +1,6 @@
 """Where `finn beads` finds the beads: at the finn that runs, or, where none does, in the log itself.
 
-Shelf ─┬─ Far   HTTP of the running gateway
+Desk ─┬─ Far   HTTP of the running gateway
        └─ Near  the journal, opened under its lock; the file is written before it is let go
 """
 
@@ -31,7 +31,7 @@ from persistence.swap import RESTORED, RESTORING
 COUNTS = ("dependency_count", "dependent_count")  #: what a list adds to a bead
 
 
-class Shelf(Protocol):
+class Desk(Protocol):
     """The beads, to be looked at and changed. Every call raises FinnError."""
 
     @property
@@ -49,7 +49,7 @@ class Shelf(Protocol):
 
 
 @contextmanager
-def open_shelf(settings: Settings, url: str | None, actor: str) -> Iterator[Shelf]:
+def open_desk(settings: Settings, url: str | None, actor: str) -> Iterator[Desk]:
     """The beads of a gateway at `url`, of the one on the data directory, or of that directory itself."""
     if url is not None or running(settings.data_dir) is not None:
         yield Far(Client.find(settings, url), actor)
