@@ -96,13 +96,13 @@ class Beads:
     async def create(self, fields: Fields, by: By, name: str = "") -> Bead:
         """Makes a bead. Raises what `changes.create` raises, and StorageError, Fenced."""
         clean = self._discreet(fields)
-        asking = Asking(by, self.now, name)
+        asking = Asking(by, self.now, self._journal.redact(name))
         return (await self.change("created", lambda board: [changes.create(board.beads, clean, asking)], by))[0]
 
     async def update(self, name: str, fields: Fields, by: By, who: str = "") -> Bead:
         """Changes a bead, in one step from what it is then. Raises what `changes.update` raises, and so on."""
         clean = self._discreet(fields)
-        asking = Asking(by, self.now, who)
+        asking = Asking(by, self.now, self._journal.redact(who))
         op = "closed" if clean.get("status") == "closed" else "updated"
         return (await self.change(op, lambda board: [changes.update(board.beads, name, clean, asking)], by))[0]
 

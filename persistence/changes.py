@@ -43,6 +43,9 @@ CHANGING = (
 )
 BY_TOOL = frozenset({"status", "close_reason", "closed_by_session", "comment"})  #: and of states only `closed`
 
+NAMES = ("assignee", "owner", "created_by", "closed_by_session")
+NAME_BYTES = 200
+LABELS_MOST = 64
 OWN_REF = "finn:"  #: how the references of finn's own beads begin
 AGENT_REF = f"{OWN_REF}agent"
 BREAKER_REF = f"{OWN_REF}breaker:"
@@ -115,13 +118,22 @@ def create(board: ById, fields: Fields, asking: Asking) -> Bead:
     if asking.is_tool:
         _refuse_states(wanted)
         wanted = (*wanted, "task:proposed")
-    new = _labelled(board, new, labels.moved((), wanted, ()), fields.get("status"))
+    new = _labelled(board, _distinct(board, new), labels.moved((), wanted, ()), fields.get("status"))
     edges = _edges_of(fields.get("dependencies"))
     new = _linked(board, new, [*([(PARENT, above)] if above else []), *edges], at, asking.author)
     if asking.is_tool and new.status in ACTIVE:
         raise IllegalTransition("a tool makes no bead ready", hint="the owner does: finn beads label add ID task:ready")
     _own_ref(board, new, asking)
-    return _ended(new, None, asking.now)
+    new = _ended(new, None, asking.now)
+    _sound(new.data)
+    return new
+
+
+def _distinct(board: ById, new: Bead) -> Bead:
+    """With a reference of its own where another bead says the same: br's import would make one of the two."""
+    said = (new.title, new.text("description"))
+    twin = not new.text("external_ref") and any((one.title, one.text("description")) == said for one in board.values())
+    return new.having({"external_ref": f"bead:{new.id}"}) if twin else new
 
 
 def _plain(fields: Fields) -> dict[str, Json]:
@@ -171,8 +183,8 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
 
 
 def _refuse_to_tool(bead: Bead, fields: Fields) -> None:
-    if bead.text("external_ref").startswith(OWN_REF):
-        raise IllegalTransition(f"{bead.id} is finn's own", hint="finn ends it by itself")
+    if bead.text("external_ref").startswith(OWN_REF) or set(labels.states(bead.labels)) - {"task"}:
+        raise IllegalTransition(f"{bead.id} is no task", hint="the owner ends runs, sprints and sessions; finn its own")
     beyond = sorted(set(fields) - BY_TOOL)
     if beyond or fields.get("status", "closed") != "closed":
         what = ", ".join(beyond) or f"status {fields['status']}"
@@ -351,6 +363,11 @@ def _known(fields: Fields, known: Collection[str]) -> None:
 def _sound(data: Fields) -> None:
     if wrong := fault(data):
         raise Invalid(f"the bead {wrong}", hint="finn beads create --help, or docs/beads.md")
+    for key in NAMES:
+        if len(str(data.get(key) or "").encode(errors="surrogatepass")) > NAME_BYTES:
+            raise Invalid(f"a bead has no {key} of more than {NAME_BYTES} bytes", hint="say it shorter")
+    if len(data.get("labels") or ()) > LABELS_MOST:
+        raise Invalid(f"a bead has no more than {LABELS_MOST} labels", hint="take some away")
     kind = data.get("issue_type") or "task"
     if kind not in TYPES:
         raise Invalid(f"{str(kind)[:40]!r} is no type of bead", hint=f"there are {', '.join(TYPES)}")

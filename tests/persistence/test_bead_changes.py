@@ -164,8 +164,11 @@ class Run:
         fine = fine and not self.taken(label, "")
         fields = {"title": title, "issue_type": kind, "labels": [label], **({"external_ref": ref} if ref else {})}
 
+        twin = not ref and any(one.title == title for one in self.model.values())
+
         def then(thing: Thing) -> None:
-            thing.type, thing.ref = kind, ref
+            name = next(name for name, one in self.model.items() if one is thing)
+            thing.type, thing.ref = kind, f"bead:{name}" if twin else ref
             thing.set(label)
 
         self.expect(fine, lambda: create(self.board, fields, asking(self.now)), then)
@@ -307,6 +310,8 @@ def test_a_bead_below_another_is_its_child_by_name_and_by_edge() -> None:
         ({"status": "tombstone"}, Invalid, "invalid_body"),
         ({"due_at": "tomorrow"}, Invalid, "invalid_body"),
         ({"nonsense": 1}, Invalid, "invalid_body"),
+        ({"assignee": "x" * 201}, Invalid, "invalid_body"),
+        ({"labels": [f"l{n}" for n in range(65)]}, Invalid, "invalid_body"),
         ({"external_ref": "taken"}, Conflict, "conflict"),
         ({"external_ref": "finn:agent"}, Invalid, "invalid_body"),
         ({"labels": ["sprint:complete"]}, IllegalTransition, "illegal_transition"),
@@ -315,7 +320,7 @@ def test_a_bead_below_another_is_its_child_by_name_and_by_edge() -> None:
         ({"dependencies": ["blocks:bd-gone"]}, Circular, "invalid_dependency"),
         ({"parent": "bd-gone"}, NotFound, "not_found"),
     ],
-    ids=range(15),
+    ids=range(17),
 )
 def test_what_is_no_bead_is_refused(fields: dict[str, Any], error: type[FinnError], code: str) -> None:
     with pytest.raises(error) as told:
@@ -436,6 +441,18 @@ def test_a_tool_changes_nothing_about_what_is_scheduled(fields: dict[str, Any]) 
 def test_a_tool_comments_and_closes() -> None:
     one = changed(bead("bd-1"), NOW, TOOL, comment="done that")
     assert changed(one, NOW, TOOL, status="closed").status == "closed"
+
+
+@pytest.mark.parametrize("label", ["run:current", "sprint:in_progress", "session:active"])
+def test_a_tool_ends_no_run_sprint_or_session(label: str) -> None:
+    with pytest.raises(IllegalTransition):
+        changed(bead("bd-1", labels=[label], issue_type="epic"), NOW, TOOL, status="closed")
+
+
+def test_of_two_beads_that_say_the_same_the_second_has_a_reference() -> None:
+    one = new({}, title="buy milk")
+    two = new(by_id(one), NOW + 1000, title="buy milk")
+    assert (one.text("external_ref"), two.text("external_ref")) == ("", f"bead:{two.id}")
 
 
 def test_a_tool_does_not_end_what_is_finns_own() -> None:
