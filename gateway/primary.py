@@ -145,7 +145,8 @@ class Primary:
                 elsewhere = isinstance(error, OtherHistory)
                 await self._writer.clock.sleep(ELSEWHERE_S if elsewhere else pause_s(failures, self._writer.entropy))
             else:
-                self.journal.reign(claimed.epoch)
+                _tell(claimed.tip.problems)
+                self.journal.reign(claimed.epoch, claimed.tip.problems)
                 return claimed
 
     def _claim(self) -> Claimed:

@@ -97,6 +97,7 @@ class Archive:
         self._tip: Newest | None = None
         self._shelf: Mapping[str, str] | None = None  # where each body lies, once one was asked for
         self._prepared = False
+        self._proven = False  # all objects were read by git, and none has come since
 
     @property
     def remote(self) -> Remote | None:
@@ -163,6 +164,7 @@ class Archive:
             yield from changes
             yield tree.ended()
 
+        self._proven = False
         answer = self._git.run("fast-import", "--quiet", feed=pieces(), limit_s=limit_s)
         if not answer.ok:
             raise failed("fast-import", answer)
@@ -236,6 +238,7 @@ class Archive:
             "--no-recurse-submodules",
         )
         spec = f"+{self._ref}:{SEEN}"
+        self._proven = False
         answer = self._git.run("fetch", *options, "--", remote.url, spec, remote=True, limit_s=limit_s)
         if not answer.ok:
             raise away("fetch", remote, answer)
@@ -320,9 +323,9 @@ class Archive:
         `Journal.open` takes it; `epoch` is what its first records carry. Raises Damaged where it cannot be proven.
         """
         self._prepare()
-        answer = self._git.run("fsck", "--full", "--no-dangling", "--no-progress")
-        if not answer.ok:
+        if not self._proven and not (answer := self._fsck()).ok:
             raise Damaged(f"the archive does not prove itself: {answer.gist}", hint="another source is used")
+        self._proven = False  # for this once: a disk is not trusted for long
         return retrieve(self._git, state, into, means, epoch)
 
     def body(self, sha: str) -> bytes:
@@ -426,7 +429,12 @@ class Archive:
             self._prepared = True
 
     def _sound(self) -> bool:
-        return self._git.run("fsck", "--full", "--no-dangling", "--no-progress").ok
+        return self._fsck().ok
+
+    def _fsck(self) -> Answer:
+        answer = self._git.run("fsck", "--full", "--no-dangling", "--no-progress")
+        self._proven = answer.ok
+        return answer
 
     def _heal(self, error: ArchiveError) -> None:
         """Makes way for a second attempt: what a command left behind goes, and a damaged folder. Else raises again."""

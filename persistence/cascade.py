@@ -270,7 +270,7 @@ class _Start:
     # ------------------------------------------------------------ acting
 
     def _settle(self, seen: _Seen) -> Recovered:
-        choice, _ = self._stand(seen)
+        choice, stand = self._stand(seen)
         if choice.act in ("restore", "part") and seen.tip:
             self._build(seen.tip)  # the heavy part, while whoever writes there can still go on
         if choice.act in ("elsewhere", "wait"):
@@ -291,12 +291,18 @@ class _Start:
                     raise SourceSilent(f"nothing is here, and {error}", hint="it is asked again") from error
                 degraded = str(error)
         if seen.tip and seen.tip.seq:
-            self._take(seen._replace(state="here"))
+            self._take(seen._replace(state="here"), stand)
         return self._recovered(seen, degraded)
 
-    def _take(self, seen: _Seen) -> None:
-        """Brings to this disk what the store has, as it is after the claim: nobody writes there any more."""
+    def _take(self, seen: _Seen, before: Stand | None) -> None:
+        """Brings to this disk what the store has, as it is after the claim: nobody writes there any more.
+
+        `before` is how the two logs stood when it was decided to claim.
+        """
         choice, stand = self._stand(seen)
+        if self._claimed and stand and stand.relation == "unrelated":
+            # The store no longer has what both knew then; still it is the log that is claimed, and none goes beside it.
+            choice, stand = Choice("part", "claim"), Stand("diverged", before.common if before else 0)
         tip, store = seen.tip, self._store
         assert tip is not None and store is not None
         if choice.act == "extend":

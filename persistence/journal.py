@@ -9,6 +9,7 @@ commit never overtakes its record. Bodies are read back with `read`, from sealed
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -267,9 +268,10 @@ class Journal:
         for subscription in [one for some in self._subscriptions.values() for one in some]:
             subscription.close()
 
-    def reign(self, epoch: int) -> None:
-        """Records carry this epoch from now on: it was claimed after the start."""
+    def reign(self, epoch: int, problems: Iterable[str] = ()) -> None:
+        """Records carry this epoch from now on: it was claimed after the start. `problems` become part of `loss`."""
         self.epoch = epoch
+        self.origin = replace(self.origin, problems=tuple(dict.fromkeys((*self.origin.problems, *problems))))
         self._wal.reign(epoch)
 
     # ------------------------------------------------------------ listening and reading

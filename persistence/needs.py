@@ -8,10 +8,12 @@ second takes in far more than the first, on purpose: keeping too much costs a ce
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from persistence.errors import Damaged
 from persistence.events import Json
-from persistence.snapshot import Snapshot, inflated, parse
+from persistence.snapshot import OTHERWISE, Snapshot, inflated, parse
 from persistence.streams import STREAMS
 
 SLICE_BYTES = 64 << 10  #: searched at once: a search holds up every other thread
@@ -38,16 +40,25 @@ def opened(data: bytes, name: str) -> tuple[Snapshot, bytes]:
 
 
 def floor(snapshot: Snapshot) -> int:
-    """The first seq that a start from the snapshot reads in the log: the oldest record that is in no chunk."""
-    tails: list[int] = [one["tail_first"] for one in _streams(snapshot).values() if one["tail_first"] is not None]
-    return min([snapshot.seq + 1, *tails])
+    """The first seq that a start from the snapshot reads in the log: the oldest record that is in no chunk.
+
+    Raises Damaged.
+    """
+    with _streams(snapshot) as streams:
+        tails: list[int] = [one["tail_first"] for one in streams.values() if one["tail_first"] is not None]
+        return min([snapshot.seq + 1, *tails])
 
 
 def chunks(snapshot: Snapshot) -> tuple[str, ...]:
-    """The chunks that the snapshot's state leans on, in the order of their first use."""
-    return tuple(dict.fromkeys(chunk["sha256"] for stream in _streams(snapshot).values() for chunk in stream["chunks"]))
+    """The chunks that the snapshot's state leans on, in the order of their first use. Raises Damaged."""
+    with _streams(snapshot) as streams:
+        return tuple(dict.fromkeys(chunk["sha256"] for stream in streams.values() for chunk in stream["chunks"]))
 
 
-def _streams(snapshot: Snapshot) -> Mapping[str, Json]:
-    state: Mapping[str, Json] = snapshot.folds.get(STREAMS.name, {}).get("state", {})
-    return state
+@contextmanager
+def _streams(snapshot: Snapshot) -> Iterator[Mapping[str, Json]]:
+    """The snapshot's streams as they stand in it: whatever they turn out not to be is damage, and not a fault here."""
+    try:
+        yield snapshot.folds.get(STREAMS.name, {}).get("state", {})
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Damaged(f"the snapshot of record {snapshot.seq} has no state: {error!r}", hint=OTHERWISE) from error

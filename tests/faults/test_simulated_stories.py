@@ -68,6 +68,27 @@ def test_a_log_that_begins_where_it_parted_comes_back_as_orphans(world: World) -
     world.end()
 
 
+def test_who_claimed_a_log_goes_on_from_it_whatever_was_compacted_meanwhile(world: World) -> None:
+    """After the claim nothing common was left there: the own log was kept beside it, and could never go up."""
+    net = world.machines["B"].net
+    world.do("start", "A", LOCAL)
+    world.do("flush", "A")
+    world.do("kill", "A")
+    world.do("start", "B", LOCAL)
+    world.do("outage", "A")
+    assert world.do("start", "A", LOCAL).startswith("local degraded")
+    for _ in range(4):
+        world.do("say", "A", 3)
+    net.refuse("put manifest/HINT")
+    world.do("say", "B", 0)
+    for act in ("flush", "tend", "flush", "compact"):
+        world.do(act, "B")
+    world.do("kill", "A")
+    world.do("reach", "A")
+    assert world.do("start", "A", LOCAL).startswith("store")
+    world.end()
+
+
 def test_two_that_wrote_under_one_epoch_are_told_apart(world: World) -> None:
     """One of them had claimed it: what the other had said in it was taken for the same."""
     net = world.machines["A"].net

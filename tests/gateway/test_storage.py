@@ -19,7 +19,8 @@ from gateway.settings import read
 from persistence.clock import SystemClock, system_entropy
 from persistence.errors import Exists, StoreUnreachable
 from persistence.events import SessionCreated
-from persistence.layout import log_key
+from persistence.layout import log_key, manifest_key
+from persistence.remote import look
 from persistence.store import Store
 from persistence.stores.memory import MemoryStore
 from scheduler.health import Fact
@@ -123,6 +124,38 @@ async def test_a_start_from_a_store_that_was_set_back_soon_says_that_git_knows_m
         assert it.finn.rooms().journal.source == "store"
         await it.until(lambda: "git:lastError" in it.facts())
         assert "holds another history" in it.facts()["git:lastError"].output
+
+
+class Away(MemoryStore):
+    """A store that does not answer for a while."""
+
+    away = False
+
+    def get(self, key: str, first: int = 0, count: int | None = None) -> bytes:
+        if self.away:
+            raise StoreUnreachable("the store is away")
+        return super().get(key, first, count)
+
+
+async def test_what_a_claim_after_the_start_had_to_step_over_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Away(SystemClock())
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        await it.saved()
+    tip = look(store, clock=SystemClock())
+    assert tip is not None
+    strange = manifest_key(tip.m + 1)
+    store.objects[strange] = b"damaged"
+    store.away = True
+    async with living(tmp_path, store, monkeypatch) as it:
+        await it.serving()
+        assert it.finn.rooms().journal.loss == ""
+        store.away = False
+        await it.saved()
+        assert strange in it.facts()["recovery:source"].output
+    assert strange in caplog.text
 
 
 async def test_what_the_replica_had_to_leave_out_or_step_over_is_told(

@@ -2,14 +2,16 @@
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from persistence.archive import Archive
 from persistence.errors import ArchiveRefused, ArchiveUnreachable, Fenced, UsageError
-from persistence.git import Remote
+from persistence.git import Answer, Git, Remote
 from tests.git_server import GitServer
 from tests.persistence.archives import (
     BRANCH,
@@ -440,3 +442,34 @@ def test_a_name_that_is_no_branch_is_refused(tmp_path: Path, name: str) -> None:
 def test_a_remote_inside_the_data_directory_is_refused(tmp_path: Path, inside: str) -> None:
     with pytest.raises(UsageError):
         archive(tmp_path, tmp_path / inside)
+
+
+async def test_all_objects_are_proven_once_before_a_restoration_and_again_where_some_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proofs: list[str] = []
+    run = Git.run
+
+    def counted(self: Git, *args: str, **options: Any) -> Answer:
+        if args[0] in ("fsck", "fetch"):
+            proofs.append(args[0])
+        return run(self, *args, **options)
+
+    remote = bare(tmp_path / "remote")
+    await archived(tmp_path / "a", "one")
+    archive(tmp_path / "a", remote).push()
+    shutil.copytree(tmp_path / "a" / "git", tmp_path / "behind" / "git")
+    async with opened(tmp_path / "a", *FOLDS) as journal:
+        await say(journal, "two")
+        one = archive(tmp_path / "a", remote)
+        one.commit(await picture(journal), journal)
+        one.push()
+    monkeypatch.setattr(Git, "run", counted)
+    for name, wanted in (("a", ["fsck"]), ("behind", ["fsck", "fetch", "fsck"])):
+        proofs.clear()
+        one, into = archive(tmp_path / name, remote), tmp_path / f"into {name}"
+        state = one.latest()
+        assert state is not None
+        into.mkdir()
+        one.restore(state, into, means(seed=5), epoch=2)
+        assert proofs == wanted
