@@ -47,7 +47,6 @@ from gateway.settings import Settings
 from persistence.bead import Bead
 from persistence.bead_file import FOLDER, BeadFile
 from persistence.beads import BEADS, Beads
-from persistence.changes import shown
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, FinnError, first
@@ -57,6 +56,7 @@ from persistence.fold import Fold
 from persistence.journal import Journal
 from persistence.limits import Limits
 from persistence.orphans import ORPHANS
+from persistence.own_beads import shown
 from persistence.redact import Redactor
 from persistence.replay import Means, Paths
 from persistence.swap import RESTORED, RESTORING, settled

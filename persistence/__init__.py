@@ -48,7 +48,9 @@ beads      rfc3339         times as beads have them
            ready           what can be worked on, what waits, and what lies still
            show            beads as br prints them
            bead_ids        the names of new beads, made as br makes them
+           edges           what a bead depends on
            changes         what may become of beads: pure decisions
+           own_beads       the beads that finn keeps by itself, and what it notices
            issues          the text of the beads' file
            merge           three versions of the beads become one
            beads           tracked work: the fold, and the one door to it

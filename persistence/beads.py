@@ -1,14 +1,14 @@
 """Beads: tracked work, and the one place where finn keeps what it is in the midst of.
 
-    ask ─▶ decide (changes.py: pure) ─▶ beads_changed, durable ─▶ BEADS ─▶ .beads/issues.jsonl, within half a second
+    ask ─▶ decide (pure) ─▶ beads_changed, durable ─▶ BEADS ─▶ .beads/issues.jsonl, within half a second
                                                                     ▲                 │
                                          merge (three ways) ────────┴── changed by hand, by br, by git
 
 Records first, the file second: what a caller was told is in the log, and the file is written from it (bead_file.py). Of
 two who change the same bead one is first, and the other decides on what that one left.
 
-    bead.py  one line     labels.py  states and their arrows     ready.py  what br would show     changes.py  decisions
-    issues.py  the text of the file     merge.py  three versions into one     bead_ids.py  names
+    bead.py  one line     labels.py  states and their arrows     ready.py  what br would show     bead_ids.py  names
+    changes.py, edges.py, own_beads.py  decisions     issues.py  the file's text     merge.py  three versions into one
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from typing import Any
 
-from persistence import changes
+from persistence import changes, own_beads
 from persistence.bead import Bead, parse
 from persistence.changes import Asking, Fields
 from persistence.clock import Clock
@@ -108,21 +108,21 @@ class Beads:
 
     async def mark_stale(self, after_s: float) -> list[str]:
         """Labels what lies still for so long. Returns the ids; writes nothing where there is nothing new."""
-        found = await self.change("stale", lambda board: changes.stale(board.beads, self.now, int(after_s) * SECOND))
+        found = await self.change("stale", lambda board: own_beads.stale(board.beads, self.now, int(after_s) * SECOND))
         return [bead.id for bead in found]
 
     async def set_health(self, *, degraded: bool) -> None:
         """What the agent's own bead says of its health."""
-        await self.change("health", lambda board: changes.health(board.beads, self.now, degraded=degraded))
+        await self.change("health", lambda board: own_beads.health(board.beads, self.now, degraded=degraded))
 
     async def trip(self, task: str, why: str) -> None:
         """A task's breaker has opened."""
         words = self._journal.redact(why)
-        await self.change("tripped", lambda board: changes.trip(board.beads, task, words, self.now))
+        await self.change("tripped", lambda board: own_beads.trip(board.beads, task, words, self.now))
 
     async def reset(self, task: str) -> None:
         """A task's breaker has closed again."""
-        await self.change("reset", lambda board: changes.reset(board.beads, task, self.now))
+        await self.change("reset", lambda board: own_beads.reset(board.beads, task, self.now))
 
     async def change(
         self, op: str, decide: Decide, by: By = SYSTEM, others: tuple[str, ...] | None = None

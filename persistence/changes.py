@@ -1,7 +1,7 @@
 """What may become of beads: pure decisions, each from the beads as they are to the beads that change.
 
-    create  update  (status, fields, labels, comment, claim)     by whoever asked
-    stale   health  trip  reset                                   by finn itself
+    create      a new one
+    update      status, fields, labels, comment, claim, dependencies
 
 Every change moves `updated_at` on, or br would pass it over. A state label brings its status with it, a status its
 state label. What a tool makes is `task:proposed` and deferred; a tool comments on beads and closes them, and changes
@@ -22,10 +22,11 @@ from persistence.bead import (
     fault,
     made,
 )
-from persistence.errors import Ambiguous, Circular, Conflict, IllegalTransition, Invalid, NotFound
+from persistence.edges import edges_of, find, linked, relinked
+from persistence.errors import Conflict, IllegalTransition, Invalid
 from persistence.events import By, Json
 from persistence.labels import BREAKER, DIMENSIONS, STALE
-from persistence.ready import ACTIVE, BLOCKING, EXTERNAL, PARENT, ById, resolve
+from persistence.ready import ACTIVE, PARENT, ById
 from persistence.rfc3339 import MICROSECOND, SECOND, nanoseconds, rfc3339
 
 Fields = Mapping[str, Json]
@@ -47,14 +48,8 @@ NAMES = ("assignee", "owner", "created_by", "closed_by_session")
 NAME_BYTES = 200
 LABELS_MOST = 64
 OWN_REF = "finn:"  #: how the references of finn's own beads begin
-AGENT_REF = f"{OWN_REF}agent"
-BREAKER_REF = f"{OWN_REF}breaker:"
 AHEAD = re.compile(r"\+([0-9]{1,6})([mhdw])")
 UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-EDGES = (
-    *BLOCKING,
-    *(PARENT, "related", "discovered-from", "replies-to", "relates-to", "duplicates", "supersedes", "caused-by"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,19 +68,6 @@ class Asking:
     @property
     def author(self) -> str:
         return self.name or self.by.actor
-
-
-# ---------------------------------------------------------------- finding
-
-
-def find(board: ById, name: str) -> Bead:
-    """The bead that a name or a part of one means. Raises NotFound, Ambiguous."""
-    found = resolve(name, board)
-    if not found:
-        raise NotFound(f"there is no bead {name[:64]!r}", hint="finn beads list shows them")
-    if len(found) > 1:
-        raise Ambiguous(f"{name[:64]!r} is part of {', '.join(found[:5])}", hint="say more of the id")
-    return board[found[0]]
 
 
 # ---------------------------------------------------------------- making
@@ -119,12 +101,12 @@ def create(board: ById, fields: Fields, asking: Asking) -> Bead:
         _refuse_states(wanted)
         wanted = (*wanted, "task:proposed")
     new = _labelled(board, _distinct(board, new), labels.moved((), wanted, ()), fields.get("status"))
-    edges = _edges_of(fields.get("dependencies"))
-    new = _linked(board, new, [*([(PARENT, above)] if above else []), *edges], at, asking.author)
+    edges = edges_of(fields.get("dependencies"))
+    new = linked(board, new, [*([(PARENT, above)] if above else []), *edges], at, asking.author)
     if asking.is_tool and new.status in ACTIVE:
         raise IllegalTransition("a tool makes no bead ready", hint="the owner does: finn beads label add ID task:ready")
     _own_ref(board, new, asking)
-    new = _ended(new, None, asking.now)
+    new = ended(new, None, asking.now)
     _sound(new.data)
     return new
 
@@ -169,14 +151,14 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
     changed = _labelled(board, bead.having(plain), labels.moved(bead.labels, add, remove), status)
     changed = changed.having({key: fields[key] for key in ("close_reason", "closed_by_session") if key in fields})
     at = rfc3339(max(asking.now, bead.updated + MICROSECOND))
-    changed = _relinked(board, changed, fields, at, asking.author)
+    changed = relinked(board, changed, fields, at, asking.author)
     if fields.get("comment") is not None:
         changed = _commented(board, changed, fields["comment"], at, asking.author)
     if changed.line in (bead.line, made(bead.data).line):
         return bead
     if STALE not in add:  # somebody works on it
         changed = changed.having({"labels": [label for label in changed.labels if label != STALE]})
-    changed = _ended(changed.having({"updated_at": at}), bead, asking.now)
+    changed = ended(changed.having({"updated_at": at}), bead, asking.now)
     _sound(changed.data)
     _own_ref(board, changed, asking)
     return changed
@@ -261,7 +243,7 @@ def _alone(board: ById, bead: Bead, wanted: Collection[str]) -> None:
                     raise IllegalTransition(f"{other.id} is {label} already", hint="end that one first")
 
 
-def _ended(bead: Bead, before: Bead | None, now: int) -> Bead:
+def ended(bead: Bead, before: Bead | None, now: int) -> Bead:
     """The bead with `closed_at` if, and only if, it is closed."""
     if bead.status == "closed":
         if bead.text("closed_at") and before is not None and before.status == "closed":
@@ -270,71 +252,7 @@ def _ended(bead: Bead, before: Bead | None, now: int) -> Bead:
     return bead.having({"closed_at": None, "close_reason": None, "closed_by_session": None})
 
 
-# ---------------------------------------------------------------- edges and comments
-
-
-def _edges_of(asked: Json) -> list[tuple[str, str]]:
-    """`blocks:bd-1` and {"type", "depends_on_id"} alike; a bare id means `blocks`."""
-    found = []
-    for one in asked or ():
-        if isinstance(one, str):
-            kind, _, target = one.rpartition(":") if not EXTERNAL.startswith(one.partition(":")[0]) else ("", "", one)
-            found.append((kind or "blocks", target))
-        else:
-            found.append((str(one.get("type") or "blocks"), str(one.get("depends_on_id") or "")))
-    return found
-
-
-def _linked(board: ById, bead: Bead, edges: Iterable[tuple[str, str]], at: str, author: str) -> Bead:
-    """The bead with further edges; one to a bead that it has an edge to takes that one's place."""
-    there = {str(edge["depends_on_id"]): dict(edge) for edge in bead.edges}
-    for kind, name in edges:
-        if kind not in EDGES:
-            raise Invalid(f"{kind[:40]!r} is no kind of dependency", hint=f"there are {', '.join(EDGES)}")
-        target = name if name.startswith(EXTERNAL) else _target(board, name)
-        if target == bead.id:
-            raise Circular(f"{bead.id} cannot depend on itself", hint="name another bead")
-        if there.get(target, {}).get("type") != kind:
-            edge = {"issue_id": bead.id, "depends_on_id": target, "type": kind, "created_at": at}
-            there[target] = {**edge, "created_by": author, "metadata": "{}", "thread_id": ""}
-            _refuse_circle(board, bead.id, target, kind)
-    wanted = [there[target] for target in sorted(there)]
-    return bead if wanted == list(bead.edges) else bead.having({"dependencies": wanted})
-
-
-def _target(board: ById, name: str) -> str:
-    try:
-        return find(board, name).id
-    except NotFound as error:
-        raise Circular(error.message, hint=error.hint) from None
-
-
-def _refuse_circle(board: ById, start: str, target: str, kind: str) -> None:
-    if kind not in (*BLOCKING, PARENT):
-        return
-    front, seen = {target}, {target}
-    while front:
-        if start in front:
-            raise Circular(f"{start} would wait for itself, by way of {target}", hint="take one dependency away")
-        front = {
-            str(edge["depends_on_id"])
-            for name in front
-            if name in board
-            for edge in board[name].edges
-            if edge["type"] in (*BLOCKING, PARENT)
-        } - seen
-        seen |= front
-
-
-def _relinked(board: ById, bead: Bead, fields: Fields, at: str, author: str) -> Bead:
-    edges = _edges_of(fields.get("dependencies"))
-    gone = {find(board, one).id if one in board else one for one in fields.get("remove_dependencies") or ()}
-    if "parent" in fields:
-        gone |= {str(edge["depends_on_id"]) for edge in bead.edges if edge["type"] == PARENT}
-        edges += [(PARENT, fields["parent"])] if fields["parent"] else []
-    if gone:
-        bead = bead.having({"dependencies": [dict(e) for e in bead.edges if e["depends_on_id"] not in gone]})
-    return _linked(board, bead, edges, at, author)
+# ---------------------------------------------------------------- comments
 
 
 def _commented(board: ById, bead: Bead, text: Json, at: str, author: str) -> Bead:
@@ -384,109 +302,6 @@ def _own_ref(board: ById, bead: Bead, asking: Asking) -> None:
     twin = next((one.id for one in board.values() if ref and one.id != bead.id and one.text("external_ref") == ref), "")
     if twin:
         raise Conflict(f"{twin} has the external_ref {ref[:64]!r} already", hint="it names one bead alone")
-
-
-# ---------------------------------------------------------------- by finn itself
-
-
-def stale(board: ById, now: int, after: int) -> list[Bead]:
-    """The beads that are in progress and were not touched for so long, each once: as they are from now on.
-
-    `updated_at` moves on by the least that br notices, since nobody worked on it; a clock that went back finds nothing.
-    """
-    found = [bead for bead in board.values() if _in_progress(bead) and now - bead.updated >= after]
-    marked = [_marked_stale(bead) for bead in sorted(found, key=lambda bead: bead.id)]
-    if any("run:current" in bead.labels for bead in found):
-        marked += health(board, now, degraded=True)
-    return marked
-
-
-def _in_progress(bead: Bead) -> bool:
-    working = {"session:active", "sprint:in_progress", "task:in_progress", "run:current"} & set(bead.labels)
-    return STALE not in bead.labels and (bead.status == "in_progress" or (bead.status == "open" and bool(working)))
-
-
-def _marked_stale(bead: Bead) -> Bead:
-    given_back = "task:in_progress" in bead.labels
-    wanted = {label for label in bead.labels if label != "task:in_progress"} | {STALE}
-    changes: dict[str, Json] = {
-        "labels": sorted(wanted | ({"task:ready"} if given_back else set())),
-        "updated_at": rfc3339(bead.updated + MICROSECOND),
-    }
-    return bead.having({**changes, "status": "open", "assignee": None} if given_back else changes)
-
-
-def health(board: ById, now: int, *, degraded: bool) -> list[Bead]:
-    """The agent's own bead where it says something else; it is made when there is first something to say."""
-    there = next((bead for bead in board.values() if bead.text("external_ref") == AGENT_REF), None)
-    label = "health:degraded" if degraded else "health:ok"
-    if there is None:
-        return [_own(board, now, "finn, the agent", AGENT_REF, [label], status="pinned")] if degraded else []
-    wanted = sorted({label, *(one for one in there.labels if not one.startswith("health:"))})
-    return _moved(there, now, {"labels": wanted})
-
-
-def trip(board: ById, task: str, why: str, now: int) -> list[Bead]:
-    """The bead of a task's breaker that opened: open as long as the breaker is."""
-    there = _breaker(board, task)
-    if there is None:
-        title, ref = f"circuit breaker of {task}", f"{BREAKER_REF}{task}"
-        return [_own(board, now, title, ref, [breaker_label(task)], description=why, pinned=True)]
-    wanted = sorted({breaker_label(task), *there.labels})
-    return _moved(there, now, {"status": "open", "labels": wanted, "description": why or there.text("description")})
-
-
-def reset(board: ById, task: str, now: int) -> list[Bead]:
-    """The same, closed."""
-    there = _breaker(board, task)
-    return (
-        [] if there is None or there.ended else _moved(there, now, {"status": "closed", "close_reason": "works again"})
-    )
-
-
-def shown(bead: Bead, *, complete: bool) -> Bead:
-    """The bead as the file has it: the agent's own with what is computed, which is no part of the state."""
-    if bead.text("external_ref") != AGENT_REF:
-        return bead
-    label = f"{labels.COMPUTED}:{'complete' if complete else 'pending'}"
-    return bead.having({"labels": sorted({label, *bead.labels})})
-
-
-def breaker_label(task: str) -> str:
-    """The label of a task's breaker. A label has no dot, so `bd-4k2.1` stands there as `bd-4k2_1`."""
-    return labels.checked(f"{BREAKER}{task.replace('.', '_')}")
-
-
-def _breaker(board: ById, task: str) -> Bead | None:
-    return next((bead for bead in board.values() if bead.text("external_ref") == f"{BREAKER_REF}{task}"), None)
-
-
-def _own(board: ById, now: int, title: str, ref: str, wanted: list[str], **fields: Json) -> Bead:
-    at = rfc3339(now)
-    return made(
-        {
-            "id": bead_ids.name(title, str(fields.get("description", "")), now, board, bead_ids.prefix_of(board)),
-            "title": title,
-            "priority": 2,
-            "created_at": at,
-            "created_by": "finn",
-            "updated_at": at,
-            "external_ref": ref,
-            "source_repo": ".",
-            "original_size": 0,
-            "labels": wanted,
-            **fields,
-        }
-    )
-
-
-def _moved(bead: Bead, now: int, changes: Fields) -> list[Bead]:
-    """The bead with those changes, later than before; none where nothing changes."""
-    changed = bead.having(changes)
-    if changed == bead:
-        return []
-    at = rfc3339(max(now, bead.updated + MICROSECOND))
-    return [_ended(changed.having({"updated_at": at}), bead, now)]
 
 
 def instant(text: str, now: int) -> str:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from agent.tool import Declaration, Show, Site, ToolResult
 from persistence.bead import Bead
-from persistence.changes import find
+from persistence.edges import find
 from persistence.errors import Ambiguous, FinnError, NotFound
 from persistence.events import TOOL, Json, Value
 from persistence.ready import ById, Query, ready, select

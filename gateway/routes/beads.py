@@ -29,6 +29,7 @@ from persistence.show import counted, detailed
 from scheduler.health import Fact
 
 LIMIT, LIMIT_MOST = 100, 1000
+LOOK_MOST_S = 1.0  #: what a silent store keeps from being merged keeps nobody waiting
 SHOWN = 3  #: stale beads that a warning names
 
 
@@ -83,7 +84,11 @@ def bead_routes(rooms: Open, clock: Clock, guard: GuardFor) -> Sequence[BaseRout
     """Every route below /api/beads."""
 
     async def looked() -> Beads:
-        await rooms().bead_file.attempt()
+        looking = asyncio.ensure_future(rooms().bead_file.attempt())
+        looking.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([looking], timeout=LOOK_MOST_S)
+        if looking.done():
+            looking.result()
         return rooms().beads
 
     async def listed(request: Request) -> Response:

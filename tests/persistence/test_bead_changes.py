@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from persistence.bead import Bead, fault
-from persistence.changes import create, health, instant, reset, shown, stale, trip, update
+from persistence.changes import create, instant, update
 from persistence.errors import Circular, Conflict, FinnError, IllegalTransition, Invalid, NotFound
 from persistence.events import OWNER, TOOL
 from persistence.issues import read, written
+from persistence.own_beads import health, reset, shown, stale, trip
 from persistence.ready import ready
 from persistence.rfc3339 import SECOND, rfc3339
 from tests.conftest import count
