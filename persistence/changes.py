@@ -119,7 +119,8 @@ def _distinct(board: ById, new: Bead) -> Bead:
 
 
 def _plain(fields: Fields) -> dict[str, Json]:
-    return {key: fields[key] for key in PLAIN if key in fields}
+    """What is set; that a bead has no priority, type or status cannot be said."""
+    return {key: fields[key] for key in PLAIN if key in fields and not (fields[key] is None and key in ALWAYS)}
 
 
 def _refuse_states(wanted: Iterable[str]) -> None:

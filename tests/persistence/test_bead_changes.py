@@ -346,6 +346,28 @@ def test_no_change_is_none() -> None:
     assert changed(one, title=one.title, add_labels=["a"], status="open") is one
 
 
+def test_null_takes_a_field_away_where_a_bead_can_be_without_it() -> None:
+    one = changed(bead("bd-1", assignee="ann", priority=3), assignee=None, priority=None, issue_type=None, status=None)
+    assert (one.text("assignee"), one.priority, one.type, one.status) == ("", 3, "task", "open")
+    assert new({}, priority=None).priority == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "target"),
+    [
+        ("bd-1", "blocks", "bd-1"),
+        ("related:bd-1", "related", "bd-1"),
+        ("external:other:x", "blocks", "external:other:x"),
+        ("waits-for:external:other:x", "waits-for", "external:other:x"),
+        ({"depends_on_id": "bd-1", "type": "discovered-from"}, "discovered-from", "bd-1"),
+    ],
+    ids=range(5),
+)
+def test_a_dependency_is_said_in_either_way(asked: Any, kind: str, target: str) -> None:
+    (edge,) = new(by_id(bead("bd-1")), dependencies=[asked]).edges
+    assert (edge["type"], edge["depends_on_id"]) == (kind, target)
+
+
 def test_who_changes_what_somebody_else_changed_meanwhile_is_told() -> None:
     one = bead("bd-1")
     assert changed(one, title="x", if_updated_at=one.text("updated_at")).title == "x"

@@ -149,6 +149,10 @@ async def test_no_secret_gets_into_a_bead(tmp_path: Path) -> None:
         await it.make(f"the key is {SECRET}", description=f'"{SECRET}"', labels=["a"])
         await it.file.look()
         assert SECRET not in it.path.read_text()
+        it.edit(f"{bead('bd-zzz', title=SECRET).line}\n{it.path.read_text()}")
+        await it.file.look()
+        assert SECRET not in it.path.read_text()
+        assert len(it.beads.board.beads) == 2
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
 
 
