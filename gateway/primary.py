@@ -237,8 +237,12 @@ class Primary:
             await self._filling.run(unfenced.clear, self._store, self._writer.name, clock=clock)
 
     async def note_commit(self, commit: str) -> None:
-        """The archive's newest commit stands in the next manifest, so that each tier knows how far the other is."""
-        if self.replica is not None:
+        """The archive's newest commit stands in the next manifest, so that each tier knows how far the other is.
+
+        It says that the store has all that the commit has, so that a start need not fetch it to know: nothing is said
+        while records are on their way. Raises StoreError.
+        """
+        if self.replica is not None and self.replication is not None and not self.replication.lag_seq:
             await self._copying.run(lambda replica: replica.publish(archived=commit), self.replica)
 
     async def _settle_in(self) -> None:

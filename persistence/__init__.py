@@ -74,6 +74,7 @@ replica    claim           taking the log over
 recovery   shelf           what the store holds, as far as a past can be made of it
            restoration     a log made from it
            relation        how the log here stands to the one in the store
+           beside          git, where it is further on than a store that answers
            swap            a restored log takes the place of the one that is here
            splice          lost records, put back from the store
            cascade         where a start has its past from: looks at all, takes the best, claims it

@@ -4,6 +4,7 @@
     push     taken ─▶ done        rejected ─▶ fetch ─▶ a later reign       Fenced
                                                        our own past        merge: two parents, our tree ─▶ push again
                                                        somebody else's     a branch of our own beside it, and said
+    heads    which commits there are, here and at the remote: one question, nothing is fetched
     latest   the newest state, in the own folder or at the remote ─▶ restore
     body     a single chunk or file of it, where every other copy of that is gone
 
@@ -217,12 +218,7 @@ class Archive:
 
     def _fetch(self, remote: Remote, limit_s: float) -> str | None:
         """The remote's branch, brought here; None where it has none. The first time without what lies before it."""
-        listed = self._git.run("ls-remote", "--", remote.url, self._ref, remote=True, limit_s=limit_s)
-        if not listed.ok:
-            raise away("ls-remote", remote, listed)
-        commit = next(
-            (line.split()[0].decode() for line in listed.out.splitlines() if line.endswith(self._ref.encode())), None
-        )
+        commit = self._listed(remote, limit_s)
         if commit is None:
             return None
         if self._git.run("cat-file", "-e", f"{commit}^{{commit}}").ok:
@@ -243,6 +239,15 @@ class Archive:
         if not answer.ok:
             raise away("fetch", remote, answer)
         return self._commit_of(SEEN)
+
+    def _listed(self, remote: Remote, limit_s: float) -> str | None:
+        """The commit of the remote's branch, which is not brought here; None where it has none."""
+        listed = self._git.run("ls-remote", "--", remote.url, self._ref, remote=True, limit_s=limit_s)
+        if not listed.ok:
+            raise away("ls-remote", remote, listed)
+        return next(
+            (line.split()[0].decode() for line in listed.out.splitlines() if line.endswith(self._ref.encode())), None
+        )
 
     def _kin(self, tip: Newest, commit: str) -> Kin:
         """What the remote's commit is to ours. Raises Fenced."""
@@ -299,7 +304,18 @@ class Archive:
 
     # ------------------------------------------------------------ latest, restore
 
-    def latest(self) -> State | None:
+    def heads(self, limit_s: float = REMOTE_S) -> frozenset[str]:
+        """The commits at the end of the branch, here and at the remote, which has `limit_s` to answer."""
+        self._prepare()
+        there = self._listed(self._git.remote, limit_s) if self._git.remote else None
+        return frozenset(filter(None, (self._commit_of(self._ref), there)))
+
+    def kin(self, state: State, theirs: Place) -> Kin:
+        """What a history that ends there is to the one whose newest state this is. Raises Damaged, ArchiveError."""
+        chain = state.chain_sha if theirs.seq == state.seq else None
+        return kin(self._place(state), self._reigns(state), theirs, chain)
+
+    def latest(self, limit_s: float = REMOTE_S) -> State | None:
         """The newest state that the archive has, here or at the remote; None where both are there and have none.
 
         Raises ArchiveUnreachable or ArchiveRefused where the remote cannot be asked and nothing is here.
@@ -309,7 +325,7 @@ class Archive:
         there: State | None = None
         if self._git.remote:
             try:
-                there = self._there(self._git.remote)
+                there = self._there(self._git.remote, limit_s)
             except (ArchiveError, Damaged, Newer) as error:
                 if here is None:
                     raise
@@ -370,9 +386,9 @@ class Archive:
             self._tell(str(error))
             return None
 
-    def _there(self, remote: Remote) -> State | None:
+    def _there(self, remote: Remote, limit_s: float) -> State | None:
         self._prepare()
-        commit = self._fetch(remote, REMOTE_S)
+        commit = self._fetch(remote, limit_s)
         return self._state(commit) if commit else None
 
     # ------------------------------------------------------------ the own folder

@@ -7,12 +7,14 @@
     absent    off, empty, damaged,  git, else the template                                    claimed where it is empty
                headless
               silent                git, else nothing: SourceSilent, it is asked again        nobody claims
-              here                  the log is restored from the store                        claimed
+              here              git, where it goes on from the store's end (beside.py)        claimed anew
+                                else the log is restored from the store                       claimed
     sound     off                   kept                                                      as before
               silent, damaged       kept, degraded: nothing is claimed or overwritten         as before
               empty, headless       kept, all of it goes up                                   claimed
               same, ahead           kept, the rest goes up                                    claimed
               behind                what the store has more is added                          claimed
+              after             kept: its snapshot sums up all of the store, and more         claimed anew
               beyond                restored from the store, the old log to quarantine        claimed
               diverged              restored; what was acknowledged here alone: orphans       claimed
               unrelated             the longer history is served; the shorter stays where it is, or in quarantine
@@ -32,17 +34,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from persistence import orphans, restoration, swap
+from persistence.ancestry import Kin, Place, kin
+from persistence.beside import Beside
 from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
 from persistence.clock import Entropy
 from persistence.disk import Disk
 from persistence.errors import ArchiveError, Damaged, Headless, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
+from persistence.git import REMOTE_S
 from persistence.layout import NOTHING
 from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
-from persistence.relation import Relation, Stand, digest_at, relate
+from persistence.reigns import REIGNS
+from persistence.relation import Relation, Stand, digest_at, place, relate
 from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
 from persistence.replica import OBJECT_BYTES
@@ -51,6 +57,7 @@ from persistence.scan import segments
 from persistence.snapshot import decode, listed
 from persistence.splice import heal
 from persistence.store import Store
+from persistence.streams import STREAMS
 from persistence.swap import Restored
 
 ALONE_S = 60.0  #: how long the store is waited for where nothing is here
@@ -84,6 +91,7 @@ DECISIONS: dict[tuple[Local, Remote], Choice] = {
     ("sound", "empty"): Choice("keep", "claim"),
     ("sound", "same"): Choice("keep", "claim"),
     ("sound", "ahead"): Choice("keep", "claim"),
+    ("sound", "after"): Choice("keep", "anew"),
     ("sound", "behind"): Choice("extend", "claim"),
     ("sound", "beyond"): Choice("restore", "claim"),
     ("sound", "diverged"): Choice("part", "claim"),
@@ -141,7 +149,11 @@ class Archived(Protocol):
     @property
     def remote(self) -> Any: ...
 
-    def latest(self) -> Any: ...
+    def heads(self, limit_s: float) -> frozenset[str]: ...
+
+    def latest(self, limit_s: float = REMOTE_S) -> Any: ...
+
+    def kin(self, state: Any, theirs: Place) -> Kin: ...
 
     def restore(self, state: Any, into: Path, means: Means, *, epoch: int) -> FromArchive: ...
 
@@ -150,8 +162,8 @@ class Archived(Protocol):
 class Sources:
     """Where else than on this disk a past may be, and in whose name it is claimed there; None: not at all.
 
-    The store is waited for `patience_s` where the log is here too, and git where it is needed. `silence` says why the
-    store did not answer a moment ago; then it is not asked.
+    The store is waited for `patience_s` where the log is here too, and git where the store answers; else both longer.
+    `silence` says why the store did not answer a moment ago; then it is not asked.
     """
 
     store: Store | None = None
@@ -203,6 +215,7 @@ class _Start:
         self._source: Source | None = None
         self._claimed: Claimed | None = None
         self._reign = 0  # under which a log from git was begun, where it was
+        self._beside: Beside | None = None  # git, where the store alone does not tell all
         self._built: int | None = None  # the seq up to which .restoring/ holds the log of the store
         self._replayed: Replayed
 
@@ -211,6 +224,8 @@ class _Start:
         answer = _aside(self._look)
         self._replayed = self._replay()
         patience_s = self._sources.patience_s
+        if self._local == "absent" and self._store is not None and (archive := self._archive) is not None:
+            self._beside = Beside(archive, patience_s)
         seen = answer(patience_s if self._local == "sound" else max(patience_s, ALONE_S))
         while True:
             try:
@@ -250,7 +265,18 @@ class _Start:
             return decide("absent", "here", complete=tip.complete), None
         stand = relate(self._disk, self._paths.wal, self._replayed.head, store, tip)
         longer = self._replayed.head.seq > tip.seq
+        if stand.relation == "unrelated" and self._is_after(store, tip):
+            stand = Stand("after", tip.seq)
         return decide("sound", stand.relation, longer=longer, complete=tip.complete), stand
+
+    def _is_after(self, store: Store, tip: Tip) -> bool:
+        """Whether the store's history ends in the past of a log whose records begin later: git brought it here."""
+        if min(segments(self._disk, self._paths.wal), default=0) <= tip.seq + 1:
+            return False
+        replayed, folded = self._replayed, self._replayed.folded
+        head = replayed.head
+        mine = Place(replayed.epoch, head.seq, head.checksum.hex(), folded.streams(STREAMS).keys())
+        return kin(mine, folded.whole(REIGNS), place(store, tip), None) is Kin.PAST
 
     def _heal(self, store: Store, tip: Tip) -> None:
         head = self._replayed.head
@@ -271,7 +297,8 @@ class _Start:
 
     def _settle(self, seen: _Seen) -> Recovered:
         choice, stand = self._stand(seen)
-        if choice.act in ("restore", "part") and seen.tip:
+        further = self._further(seen, choice)
+        if further is None and choice.act in ("restore", "part") and seen.tip:
             self._build(seen.tip)  # the heavy part, while whoever writes there can still go on
         if choice.act in ("elsewhere", "wait"):
             self._elsewhere(must=choice.act == "wait", why=seen.why)
@@ -282,14 +309,25 @@ class _Start:
             degraded = f"{self._url} holds another history; this one is not replicated (choose another FINN_STORE_URL)"
         if choice.right and self._sources.claim_with and self._store:
             try:
-                self._claimed = self._claim(self._store, self._sources.claim_with, seen.tip, choice.right)
-                seen = seen._replace(tip=self._claimed.tip)
+                claimed = self._claim(self._store, self._sources.claim_with, seen.tip)
+                if further and claimed.tip.seq != (seen.tip.seq if seen.tip else 0):
+                    further = self._further(seen._replace(tip=claimed.tip), choice)  # another brought more meanwhile
+                if further is None and seen.tip and seen.tip.complete and not claimed.tip.complete:
+                    return self._settle(_Seen("here", claimed.tip))  # HINT led to a log that is not the newest
+                if further or choice.right == "anew":
+                    start = beginning(self._disk, Paths(self._building) if further else self._paths)
+                    claimed = anew(self._store, claimed, start, entropy=self._sources.claim_with.entropy)
+                self._claimed = claimed
+                seen = seen._replace(tip=claimed.tip)
                 self._problems += self._claimed.tip.problems  # a look that trusts the hint sees less
             except StoreError as error:
-                if self._local == "absent" and self._built is None:
+                if self._local == "absent" and self._built is None and further is None:
                     # Two that begin anew without a claim would be two pasts for ever.
                     raise SourceSilent(f"nothing is here, and {error}", hint="it is asked again") from error
                 degraded = str(error)
+        self._problems += self._beside.problems if self._beside else ()
+        if further is not None:
+            self._from_git(further)
         if seen.tip and seen.tip.seq:
             self._take(seen._replace(state="here"), stand)
         return self._recovered(seen, degraded)
@@ -331,9 +369,8 @@ class _Start:
         if self._built is None:
             self._build(tip)
         assert self._built is not None
-        into = self._paths.root / swap.RESTORING
         if self._built < tip.seq:
-            more = restoration.extend(store, tip, into, self._disk, after=self._built, ms=self._ms)
+            more = restoration.extend(store, tip, self._building, self._disk, after=self._built, ms=self._ms)
             self._bytes += more.bytes
             self._problems += more.problems
         why = "it ends before all that the store still has; the store's own history was taken"
@@ -372,24 +409,54 @@ class _Start:
         except Damaged as error:
             self._problems.append(str(error))
         if made is not None:
-            name = f"log-{self._means.ids.new()}"
-            restored = Restored("git", made.seq)
-            swap.move_in(self._disk, self._paths.root, restored=restored, name=name, why="the archive's was taken")
-            self._came("git", made.bytes, made.problems)
+            self._from_git(made)
         elif silent:
             raise SourceSilent(f"nothing is here, and {silent}", hint="it is asked again; see that it can be reached")
 
     def _from_archive(self) -> FromArchive | None:
         """What git has, in .restoring/; None where it is proven to have nothing. Raises ArchiveError, Damaged."""
-        archive = self._sources.archive
-        if archive is None or (archive.remote is None and not self._disk.names(self._paths.root / "git")):
+        if self._archive is None:
             return None
-        state = archive.latest()
-        if state is None:
+        if self._beside is not None:
+            self._beside.wait()
+        state = self._archive.latest()
+        return self._unpacked(self._archive, state, 0) if state is not None else None
+
+    def _further(self, seen: _Seen, choice: Choice) -> FromArchive | None:
+        """What git has in .restoring/, where it goes on from the end of the store's log. Raises StoreError."""
+        beside, archive, store, tip = self._beside, self._archive, self._store, seen.tip
+        if beside is None or archive is None or store is None or tip is None or choice != DECISIONS["absent", "here"]:
             return None
+        state = beside.further(store, tip)
+        try:
+            return self._unpacked(archive, state, tip.epoch) if state is not None else None
+        except (ArchiveError, Damaged) as error:
+            beside.problems = [f"git goes further than the store, and cannot be used: {error}"]
+            return None
+
+    def _unpacked(self, archive: Archived, state: Any, epoch: int) -> FromArchive:
+        """A state of git in .restoring/, under a reign after its own and after `epoch`."""
+        self._reign = max(state.epoch, epoch) + 1
         into = swap.begin(self._disk, self._paths.root)
-        self._reign = state.epoch + 1
         return archive.restore(state, into, self._means, epoch=self._reign)
+
+    def _from_git(self, made: FromArchive) -> None:
+        """What was unpacked takes the place of the log."""
+        name = f"log-{self._means.ids.new()}"
+        restored = Restored("git", made.seq)
+        swap.move_in(self._disk, self._paths.root, restored=restored, name=name, why="the archive's was taken")
+        self._came("git", made.bytes, made.problems)
+
+    @property
+    def _archive(self) -> Archived | None:
+        """Git, where it may have something."""
+        archive = self._sources.archive
+        there = archive is not None and (archive.remote is not None or self._disk.names(self._paths.root / "git"))
+        return archive if there else None
+
+    @property
+    def _building(self) -> Path:
+        return self._paths.root / swap.RESTORING
 
     def _came(self, source: Source, size: int, problems: tuple[str, ...]) -> None:
         self._source = source
@@ -399,20 +466,18 @@ class _Start:
 
     # ------------------------------------------------------------ claiming
 
-    def _claim(self, store: Store, who: ClaimWith, tip: Tip | None, right: Right) -> Claimed:
-        start = beginning(self._disk, self._paths)
-        claimed = claim(
+    def _claim(self, store: Store, who: ClaimWith, tip: Tip | None) -> Claimed:
+        return claim(
             store,
             tip,
             writer=who.writer,
             release=who.release,
             entropy=who.entropy,
             clock=self._means.clock,
-            floor=self._replayed.epoch if self._replayed.head.seq else 0,
-            start=start,
+            floor=max(self._replayed.epoch if self._replayed.head.seq else 0, self._reign),
+            start=beginning(self._disk, self._paths),
             conditional=who.conditional,
         )
-        return anew(store, claimed, start, entropy=who.entropy) if right == "anew" else claimed
 
     # ------------------------------------------------------------ the answer
 

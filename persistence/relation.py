@@ -3,6 +3,7 @@
     same        ──●                 both end with the same record
     ahead       ──●┄┄local          the local one goes on where the store's ends
     behind      ──●┄┄store          the store's goes on where the local one ends
+    after       ┄┄   ┄┄local        the local one begins after the store's end, and sums up what is before
     beyond      ┄┄   ┄┄store        the store's begins after the local one's end: its snapshot sums up what is between
     diverged    ──●<                they have a past in common, and each went on by itself
     unrelated   ┄┄ ┄┄               no record is known to both
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from persistence.ancestry import Place
 from persistence.chunks import seq_of
 from persistence.disk import Disk, read, refused
 from persistence.errors import Damaged, NotFound
@@ -33,7 +35,7 @@ from persistence.store import Store
 from persistence.streams import STREAMS
 from persistence.wal import Head
 
-Relation = Literal["same", "ahead", "behind", "beyond", "diverged", "unrelated"]
+Relation = Literal["same", "ahead", "after", "behind", "beyond", "diverged", "unrelated"]
 
 _PLACE = re.compile(rb' \{"seq":(\d+),"id":"[^"]*","ts":\d+,"epoch":(\d+),"d":\d+,"stream":(?:null|"([^"]*)")')
 
@@ -49,6 +51,8 @@ class Stand:
 def relate(disk: Disk, wal: Path, head: Head, store: Store, tip: Tip) -> Stand:
     """How a log that was proven and ends with `head` stands to what the store holds. Raises StoreError, StorageError.
 
+    Whether one that is called unrelated comes after, its own state has to tell: see `place`.
+
     The usual cases read a segment here or nothing at all; only logs that parted ways are compared record by record.
     """
     chain = head.checksum.hex()
@@ -62,6 +66,20 @@ def relate(disk: Disk, wal: Path, head: Head, store: Store, tip: Tip) -> Stand:
     if common == 0:
         return Stand("unrelated", 0)
     return Stand("beyond" if common == head.seq else "diverged", common)
+
+
+def place(store: Store, tip: Tip) -> Place:
+    """Where the store's history stands, with every session of which it speaks. Raises Damaged, StoreError."""
+    snap, epoch, sessions = tip.manifest.snap, 0, set[str]()
+    if snap is not None:
+        folds = opened_snapshot(verified(store, snap.key, snap.sha256, snap.bytes), snap).folds
+        sessions |= set(folds[STREAMS.name]["state"])
+        epoch = max((one["epoch"] for one in folds[REIGNS.name]["state"]["reigns"]), default=0)
+    for one in _said_by(_body(store, piece) for piece in _backwards(tip)):
+        epoch = max(epoch, one.epoch)
+        if one.stream:
+            sessions.add(one.stream)
+    return Place(epoch, tip.seq, tip.chain, sessions)
 
 
 def digest_at(disk: Disk, wal: Path, seq: int) -> str | None:

@@ -94,7 +94,7 @@ def parse(text: bytes, name: str) -> Snapshot:
             seq=body["seq"],
             chain=body["chain"],
             epoch=body["epoch"],
-            folds=body["folds"],
+            folds={**body["folds"]},  # which must be an object
             held=tuple(Held(**one) for one in body["held"]),
             id=body.get("id", ""),
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.finn import ECHO, Finn, made, until
-from tests.end_to_end.machines import TOKEN, Directory, lose, ready, saved, texts
+from tests.end_to_end.machines import TOKEN, Directory, Remote, lose, ready, saved, source, texts
 from tests.fault_proxy import Fault, FaultProxy
 from tests.s3_server import KEY_ID, SECRET, S3Server
 
@@ -118,6 +118,36 @@ def test_what_was_put_on_top_of_a_hole_is_made_good_by_the_next_start(
     it.start()
     assert [one for one in texts(it, session) if not one.startswith("You said")] == ["long ago", "before", "after"]
     assert (it.data / "grimoires" / "BEAUVOIR.md").exists()
+
+
+def test_what_git_got_while_the_store_was_behind_is_there_when_the_machine_is_lost(
+    start: Start, store: Directory, tmp_path: Path
+) -> None:
+    remote = Remote(tmp_path)
+    it = start(**store.settings, **remote.settings, FINN_ARCHIVE_INTERVAL="1s")
+    session = it.new_session()
+    it.say(session, "long ago")
+    saved(it)
+    store.take_away()
+    it.say(session, "while the store was away")
+    (it.data / "workspace" / "file").write_text("kept")
+    it.restart()
+    until(lambda: "workspace/file" in [one["path"] for one in it.ask("GET", "/api/storage").json["inventory"]])
+    seq = it.ask("GET", "/api/storage").json["seq"]
+    until(lambda: remote.seq >= seq, "never archived")
+    lose(it)
+    store.bring_back()
+    it.start()
+    assert (source(it)["observedValue"], "git was taken" in source(it)["output"]) == ("git", True)
+    assert texts(it, session)[::2] == ["long ago", "while the store was away"]
+    it.say(session, "and on")
+    saved(it)
+    lose(it)
+    shutil.rmtree(remote.folder)
+    it.start()
+    assert source(it)["observedValue"] == "store", "which has all of it again"
+    assert texts(it, session)[::2] == ["long ago", "while the store was away", "and on"]
+    assert (it.data / "workspace" / "file").read_text() == "kept"
 
 
 def test_a_store_that_takes_a_second_for_each_call_ends_in_a_finn_that_serves(start: Start, proxy: FaultProxy) -> None:

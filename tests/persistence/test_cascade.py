@@ -28,7 +28,7 @@ from tests.persistence.writers import Watched
 def test_every_pair_of_what_is_here_and_what_is_there_has_one_answer() -> None:
     remotes = {"off", "silent", "damaged", "headless", "empty"}
     pairs = {("absent", remote) for remote in remotes | {"here"}}
-    pairs |= {("sound", remote) for remote in remotes | {"same", "ahead", "behind", "beyond", "diverged"}}
+    pairs |= {("sound", remote) for remote in remotes | {"same", "ahead", "after", "behind", "beyond", "diverged"}}
     assert set(DECISIONS) == pairs
 
 

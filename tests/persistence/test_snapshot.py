@@ -56,7 +56,13 @@ def test_any_flipped_bit_and_any_cut_is_found() -> None:
             decode(data[:at], "x")
 
 
-@pytest.mark.parametrize("body", [[], {}, None, {**json.loads(zlib.decompress(SNAPSHOT.encode())), "state_sha": "0"}])
+BODY = json.loads(zlib.decompress(SNAPSHOT.encode()))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [[], {}, None, {**BODY, "state_sha": "0"}, {**BODY, "folds": [], "state_sha": state_sha([])}],  # type: ignore[arg-type]
+)
 def test_what_is_no_snapshot_is_damage(body: object) -> None:
     with pytest.raises(Damaged, match="snapshot x"):
         decode(zlib.compress(json.dumps(body).encode()), "x")
