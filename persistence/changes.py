@@ -139,17 +139,16 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
     """
     _known(fields, CHANGING)
     bead = find(board, name)
-    if bead.status == "tombstone":
-        raise Conflict(f"{bead.id} was deleted", hint="make another one")
     if asking.is_tool:
         _refuse_to_tool(bead, fields)
+    start = _undeleted(bead, fields.get("status")) if bead.status == "tombstone" else bead
     _unchanged_since(bead, fields.get("if_updated_at"))
     plain = _plain(fields)
     if fields.get("claim"):
         plain |= {"status": "in_progress", "assignee": _claimed(bead, asking)}
     status = plain.pop("status", None)
     add, remove = _label_changes(bead, fields)
-    changed = _labelled(board, bead.having(plain), labels.moved(bead.labels, add, remove), status)
+    changed = _labelled(board, start.having(plain), labels.moved(bead.labels, add, remove), status)
     changed = changed.having({key: fields[key] for key in ("close_reason", "closed_by_session") if key in fields})
     at = rfc3339(max(asking.now, bead.updated + MICROSECOND))
     changed = relinked(board, changed, fields, at, asking.author)
@@ -166,6 +165,8 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
 
 
 def _refuse_to_tool(bead: Bead, fields: Fields) -> None:
+    if bead.status == "tombstone":
+        raise Conflict(f"{bead.id} was deleted", hint="the owner may bring it back")
     if bead.text("external_ref").startswith(OWN_REF) or set(labels.states(bead.labels)) - {"task"}:
         raise IllegalTransition(f"{bead.id} is no task", hint="the owner ends runs, sprints and sessions; finn its own")
     beyond = sorted(set(fields) - BY_TOOL)
@@ -174,6 +175,14 @@ def _refuse_to_tool(bead: Bead, fields: Fields) -> None:
         raise IllegalTransition(
             f"a tool does not change {what}", hint="it may comment and close; the owner does the rest"
         )
+
+
+def _undeleted(bead: Bead, status: Json) -> Bead:
+    """A deleted bead as a closed one, for whoever gives it a status again."""
+    if status is None:
+        raise Conflict(f"{bead.id} was deleted", hint=f"finn beads update {bead.id} --status open brings it back")
+    stone = ("deleted_at", "deleted_by", "delete_reason", "original_type")
+    return bead.having({"status": "closed", **dict.fromkeys(stone)})
 
 
 def _unchanged_since(bead: Bead, expected: Json) -> None:

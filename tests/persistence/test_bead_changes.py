@@ -12,6 +12,7 @@ from persistence.changes import create, instant, update
 from persistence.errors import Circular, Conflict, FinnError, IllegalTransition, Invalid, NotFound
 from persistence.events import OWNER, TOOL
 from persistence.issues import read, written
+from persistence.merge import deleted
 from persistence.own_beads import health, reset, shown, stale, trip
 from persistence.ready import ready
 from persistence.rfc3339 import SECOND, rfc3339
@@ -405,6 +406,17 @@ DURING = {**MEANS}
 def test_what_was_closed_begins_anew() -> None:
     one = changed(bead("bd-1", labels=["sprint:complete"], status="closed", closed_at=rfc3339(NOW)), status="open")
     assert (one.status, one.labels, one.text("closed_at")) == ("open", ("sprint:pending",), "")
+
+
+def test_what_was_deleted_comes_back_when_the_owner_gives_it_a_status() -> None:
+    stone = deleted(bead("bd-1", labels=["a"], issue_type="bug"), NOW, "by mistake")
+    with pytest.raises(Conflict):
+        changed(stone, title="x")
+    with pytest.raises(Conflict):
+        changed(stone, NOW, TOOL, status="closed")
+    back = changed(stone, status="open")
+    assert (back.status, back.type, back.labels) == ("open", "bug", ("a",))
+    assert not {"deleted_at", "deleted_by", "delete_reason", "original_type", "closed_at"} & set(back.data)
 
 
 def test_one_sprint_is_in_progress_at_a_time() -> None:
