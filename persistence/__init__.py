@@ -74,6 +74,7 @@ replica    claim           taking the log over
 recovery   shelf           what the store holds, as far as a past can be made of it
            restoration     a log made from it
            relation        how the log here stands to the one in the store
+           ancestry        what one history is to another, of which only the end is known
            beside          git, where it is further on than a store that answers
            swap            a restored log takes the place of the one that is here
            splice          lost records, put back from the store
@@ -84,7 +85,6 @@ recovery   shelf           what the store holds, as far as a past can be made of
 archive    git             runs git, and is the only place that does
            picture         the agent at one seq, as it is archived
            tree            what a commit holds
-           ancestry        what another's archive is to ours
            retrieval       a data directory from a commit
            archive         commits, pushes, and what becomes of a remote that moved
 """

@@ -42,7 +42,6 @@ from persistence.clock import Entropy
 from persistence.disk import Disk
 from persistence.errors import ArchiveError, Damaged, Headless, Newer, SourceSilent, StoreError
 from persistence.fold import Fold
-from persistence.git import REMOTE_S
 from persistence.layout import NOTHING
 from persistence.lock import Lock, hold
 from persistence.needs import floor
@@ -151,7 +150,7 @@ class Archived(Protocol):
 
     def heads(self, limit_s: float) -> frozenset[str]: ...
 
-    def latest(self, limit_s: float = REMOTE_S) -> Any: ...
+    def latest(self, limit_s: float = ...) -> Any: ...
 
     def kin(self, state: Any, theirs: Place) -> Kin: ...
 
