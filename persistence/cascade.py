@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from persistence import orphans, restoration, swap
-from persistence.ancestry import Kin, Place, kin
+from persistence.ancestry import Kin, Place
 from persistence.beside import Beside
 from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
@@ -47,7 +47,7 @@ from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
 from persistence.reigns import REIGNS
-from persistence.relation import Relation, Stand, digest_at, place, relate
+from persistence.relation import Relation, Stand, digest_at, is_after, relate
 from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
 from persistence.replica import OBJECT_BYTES
@@ -269,13 +269,9 @@ class _Start:
         return decide("sound", stand.relation, longer=longer, complete=tip.complete), stand
 
     def _is_after(self, store: Store, tip: Tip) -> bool:
-        """Whether the store's history ends in the past of a log whose records begin later: git brought it here."""
-        if min(segments(self._disk, self._paths.wal), default=0) <= tip.seq + 1:
-            return False
-        replayed, folded = self._replayed, self._replayed.folded
-        head = replayed.head
-        mine = Place(replayed.epoch, head.seq, head.checksum.hex(), folded.streams(STREAMS).keys())
-        return kin(mine, folded.whole(REIGNS), place(store, tip), None) is Kin.PAST
+        head, folded = self._replayed.head, self._replayed.folded
+        mine = Place(self._replayed.epoch, head.seq, head.checksum.hex(), folded.streams(STREAMS).keys())
+        return is_after(self._disk, self._paths.wal, mine, folded.whole(REIGNS), store, tip)
 
     def _heal(self, store: Store, tip: Tip) -> None:
         head = self._replayed.head
