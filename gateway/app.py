@@ -251,7 +251,7 @@ class Finn:
 
         async def changed() -> None:
             for each in roots:
-                await each.look(AGENT)
+                await each.look(AGENT, own=True)
 
         site = Site(workspace, grimoires, fence, self._clock)
         agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
