@@ -258,7 +258,7 @@ class Finn:
 
         async def changed() -> None:
             for each in roots:
-                await each.look(AGENT)
+                await each.look(AGENT, own=True)
 
         beads = Beads(journal, self._clock, *((self._storage.admit,) if self._storage is not None else ()))
         folder = settings.data_dir / "state" / FOLDER

@@ -17,8 +17,9 @@ from gateway.ground import Ground, Writer
 from gateway.replication import Replication, pause_s
 from gateway.threads import Thread
 from persistence import compaction, orphans, standby, unfenced
-from persistence.cascade import Recovered
-from persistence.claim import Claimed, overtaken
+from persistence.ancestry import Place
+from persistence.cascade import Recovered, beginning
+from persistence.claim import Claimed, anew, overtaken
 from persistence.collection import Mentions, collect
 from persistence.errors import (
     Damaged,
@@ -34,11 +35,12 @@ from persistence.errors import (
 from persistence.journal import Journal
 from persistence.layout import NOTHING, manifest_key
 from persistence.orphans import ORPHANS
-from persistence.relation import digest_at, relate
+from persistence.relation import digest_at, is_after, relate
 from persistence.remote import Tip, look
 from persistence.replica import OBJECT_BYTES, Replica
 from persistence.runs import between
 from persistence.store import Store
+from persistence.streams import STREAMS
 from persistence.wal import Head
 
 AGAIN_S = 0.25  #: between two attempts of the last flush
@@ -158,20 +160,31 @@ class Primary:
             tip = None  # nothing can be made of what is there; what is here goes there again
         self._require_past(ground.own, tip)
         self.claimed = ground.claim(self._writer, tip, self.journal.epoch)
-        self._require_past(ground.own, self.claimed.tip)  # between look and fence another may have brought more
+        writer = self._writer
+        if self._require_past(ground.own, self.claimed.tip):  # between look and fence another may have brought more
+            start = beginning(writer.disk, writer.paths)
+            self.claimed = anew(ground.own, self.claimed, start, entropy=writer.entropy)
         return self.claimed
 
-    def _require_past(self, store: Store, tip: Tip | None) -> None:
-        """The log in the store must be the beginning of this one. Raises Fenced, OtherHistory."""
+    def _require_past(self, store: Store, tip: Tip | None) -> bool:
+        """The log in the store must be the beginning of this one. Raises Fenced, OtherHistory.
+
+        Whether it ends before this one's records begin, so that what is between is only in the snapshot here.
+        """
         if tip is None or not tip.seq:
-            return
+            return False
         disk, wal, seq = self._writer.disk, self._writer.paths.wal, self.journal.durable
         chain = digest_at(disk, wal, seq) or NOTHING
         stand = relate(disk, wal, Head(seq, bytes.fromhex(chain), seq), store, tip)
         if stand.relation == "unrelated":
+            journal = self.journal
+            mine = Place(journal.epoch, seq, chain, frozenset(journal.streams(STREAMS)))
+            if is_after(disk, wal, mine, journal.reigns, store, tip):
+                return True
             raise OtherHistory(f"{store.url} holds another history", hint="choose another FINN_STORE_URL")
         if stand.relation not in ("same", "ahead"):
             raise overtaken(manifest_key(tip.m))
+        return False
 
     # ------------------------------------------------------------ upkeep
 

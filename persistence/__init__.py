@@ -39,6 +39,7 @@ state      events          what can happen, and what it is once it is durable
            journal         the one door to the log
 
 files      limits          which files are kept as records, and which are not
+           lanes           threads side by side for what waits for a disk or a store
            folder          a folder that others write in while we do
            files           what changed below a root becomes part of the log, and back
 

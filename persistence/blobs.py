@@ -8,14 +8,14 @@ proves itself. What is missing or damaged is fetched from a copy elsewhere, wher
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
 from persistence import quarantine
-from persistence.disk import Disk, read, refused, replace
+from persistence.disk import Disk, read, refused, replace_all
 from persistence.errors import Damaged, NotFound, StorageError
 
 Kind = Literal["chunk", "blob"]
@@ -44,23 +44,33 @@ class Blobs:
 
     def put(self, data: bytes) -> str:
         """The name under which the bytes are kept, durably. No write where they are, whole. Raises StorageError."""
-        sha = sha256(data).hexdigest()
-        path = self._path(sha)
-        try:
-            if self._size(path) == len(data) and read(self._disk, path) == data:
-                self._disk.sync_folder(path.parent)  # a crash may have come between the rename and this
-                return sha
-            self._disk.mkdir(path.parent)
-            self._disk.sync_folder(self._dir)
-        except OSError as error:
-            raise refused(error, path) from error
-        replace(self._disk, path, data)
-        return sha
+        return self.put_all([data])[0]
 
-    def get(self, sha: str) -> bytes:
+    def put_all(self, contents: Sequence[bytes]) -> list[str]:
+        """The names of many, durable when it returns; where it raises, some may be kept. Raises StorageError."""
+        names = [sha256(data).hexdigest() for data in contents]
+        files = {self._path(sha): data for sha, data in zip(names, contents, strict=True)}
+        try:
+            missing = {path: data for path, data in files.items() if not self._holds(path, data)}
+            for folder in sorted({path.parent for path in files.keys() - missing.keys()}):
+                self._disk.sync_folder(folder)  # a crash may have come between the rename and this
+            for folder in sorted({path.parent for path in missing}):
+                self._disk.mkdir(folder)
+            if missing:
+                self._disk.sync_folder(self._dir)
+                replace_all(self._disk, missing)
+        except OSError as error:
+            raise refused(error, self._dir) from error
+        return names
+
+    def _holds(self, path: Path, data: bytes) -> bool:
+        return self._size(path) == len(data) and read(self._disk, path) == data
+
+    def get(self, sha: str, *, keep: bool = True) -> bytes:
         """The bytes of that name. Raises NotFound, Damaged (they are not what the name says) or StorageError.
 
-        Where they would have to come from elsewhere it raises StoreError if nothing answers: they may be there.
+        Where they would have to come from elsewhere it raises StoreError if nothing answers: they may be there. What
+        came from there is kept, unless whoever asks will see to that.
         """
         try:
             return self._read(sha)
@@ -68,8 +78,9 @@ class Blobs:
             data = fetched(self._fetch, sha) if _SHA.fullmatch(sha) else None
             if data is None:
                 raise
-        with suppress(StorageError):  # without room for it here it comes from there again
-            self.put(data)
+        if keep:
+            with suppress(StorageError):  # without room for it here it comes from there again
+                self.put(data)
         return data
 
     def _read(self, sha: str) -> bytes:

@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 from persistence import orphans, restoration, swap
-from persistence.ancestry import Kin, Place, kin
+from persistence.ancestry import Kin, Place
 from persistence.beside import Beside
 from persistence.blobs import Blobs
 from persistence.claim import BEGINNING, Claimed, Start, anew, claim
@@ -47,7 +47,7 @@ from persistence.lock import Lock, hold
 from persistence.needs import floor
 from persistence.origin import Origin, Source
 from persistence.reigns import REIGNS
-from persistence.relation import Relation, Stand, digest_at, place, relate
+from persistence.relation import Relation, Stand, digest_at, is_after, relate
 from persistence.remote import Tip, look
 from persistence.replay import Means, Paths, Replayed, replay
 from persistence.replica import OBJECT_BYTES
@@ -244,6 +244,8 @@ class _Start:
             return _Seen("silent", why=self._sources.silence)
         try:
             tip = look(self._store, clock=self._means.clock, hinted=self._sources.claim_with is not None)
+            if tip and not tip.complete:  # a writer may have been killed between the manifest that is and its HINT
+                tip = look(self._store, clock=self._means.clock)
         except (StoreError, Newer) as error:
             return _Seen("silent", why=str(error))
         except Damaged as error:
@@ -269,13 +271,9 @@ class _Start:
         return decide("sound", stand.relation, longer=longer, complete=tip.complete), stand
 
     def _is_after(self, store: Store, tip: Tip) -> bool:
-        """Whether the store's history ends in the past of a log whose records begin later: git brought it here."""
-        if min(segments(self._disk, self._paths.wal), default=0) <= tip.seq + 1:
-            return False
-        replayed, folded = self._replayed, self._replayed.folded
-        head = replayed.head
-        mine = Place(replayed.epoch, head.seq, head.checksum.hex(), folded.streams(STREAMS).keys())
-        return kin(mine, folded.whole(REIGNS), place(store, tip), None) is Kin.PAST
+        head, folded = self._replayed.head, self._replayed.folded
+        mine = Place(self._replayed.epoch, head.seq, head.checksum.hex(), folded.streams(STREAMS).keys())
+        return is_after(self._disk, self._paths.wal, mine, folded.whole(REIGNS), store, tip)
 
     def _heal(self, store: Store, tip: Tip) -> None:
         head = self._replayed.head
@@ -303,6 +301,7 @@ class _Start:
             self._elsewhere(must=choice.act == "wait", why=seen.why)
         if seen.tip:
             self._problems += seen.tip.problems
+        newest: Tip | None = None
         degraded = seen.why if choice.degraded else ""
         if choice.degraded and not degraded:
             degraded = f"{self._url} holds another history; this one is not replicated (choose another FINN_STORE_URL)"
@@ -312,8 +311,8 @@ class _Start:
                 if further and claimed.tip.seq != (seen.tip.seq if seen.tip else 0):
                     further = self._further(seen._replace(tip=claimed.tip), choice)  # another brought more meanwhile
                 if further is None and seen.tip and seen.tip.complete and not claimed.tip.complete:
-                    return self._settle(_Seen("here", claimed.tip))  # HINT led to a log that is not the newest
-                if further or choice.right == "anew":
+                    newest = claimed.tip  # HINT led to a log that is not the newest
+                elif further or choice.right == "anew":
                     start = beginning(self._disk, Paths(self._building) if further else self._paths)
                     claimed = anew(self._store, claimed, start, entropy=self._sources.claim_with.entropy)
                 self._claimed = claimed
@@ -324,6 +323,9 @@ class _Start:
                     # Two that begin anew without a claim would be two pasts for ever.
                     raise SourceSilent(f"nothing is here, and {error}", hint="it is asked again") from error
                 degraded = str(error)
+        if newest is not None:
+            self._claimed = self._built = None
+            return self._settle(_Seen("here", newest))
         self._problems += self._beside.problems if self._beside else ()
         if further is not None:
             self._from_git(further)

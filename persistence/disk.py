@@ -4,6 +4,7 @@
     SystemDisk          the machine's own
     read, write_all     whole files and whole writes, for the kernel may do less than it was asked
     replace             temporary ─▶ fsync ─▶ rename ─▶ fsync the folder: the old bytes or the new, never a mixture
+    replace_all         the same for many files, step by step together
     refused             an OSError as the StorageError that it is for everybody above
 
 A handle is a number that only the disk which gave it understands. Every call may raise OSError.
@@ -12,7 +13,8 @@ A handle is a number that only the disk which gave it understands. Every call ma
 import errno
 import itertools
 import os
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -152,17 +154,28 @@ def write_all(disk: Disk, handle: int, data: bytes) -> None:
 
 def replace(disk: Disk, path: Path, data: bytes, mode: int = 0o600) -> None:
     """`path` holds `data`, durably, or what it held before. Raises StorageError."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_temporaries)}")
     try:
-        try:
-            _create(disk, temporary, data, mode)
-            disk.rename(temporary, path)
-        except OSError:
-            _discard(disk, temporary)
-            raise
-        disk.sync_folder(path.parent)
+        replace_all(disk, {path: data}, mode)
     except OSError as error:
         raise refused(error, path) from error
+
+
+def replace_all(disk: Disk, files: Mapping[Path, bytes], mode: int = 0o600) -> None:
+    """Each path holds its bytes, durably, or what it held before; where it raises, some may hold the new ones.
+
+    Every folder is synced once. Raises OSError.
+    """
+    temporaries = {path.with_name(f"{TEMPORARY}{os.getpid()}-{next(_temporaries)}"): path for path in files}
+    try:
+        _create(disk, {temporary: files[path] for temporary, path in temporaries.items()}, mode)
+        for temporary, path in temporaries.items():
+            disk.rename(temporary, path)
+    except OSError:
+        for temporary in temporaries:
+            _discard(disk, temporary)
+        raise
+    for folder in sorted({path.parent for path in files}):
+        disk.sync_folder(folder)
 
 
 def refused(error: OSError, path: Path) -> StorageError:
@@ -176,13 +189,16 @@ def refused(error: OSError, path: Path) -> StorageError:
     return StorageFailed(f"the disk failed at {path}: {reason}", hint="look at the kernel's log and the disk's health")
 
 
-def _create(disk: Disk, path: Path, data: bytes, mode: int) -> None:
-    handle = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        write_all(disk, handle, data)
-        disk.fdatasync(handle)
-    finally:
-        disk.close(handle)
+def _create(disk: Disk, files: Mapping[Path, bytes], mode: int) -> None:
+    """Written, all of them, before the first is synced: one commit of the file system then makes many durable."""
+    with ExitStack() as until_synced:
+        handles = []
+        for path, data in files.items():
+            handles.append(disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode))
+            until_synced.callback(disk.close, handles[-1])
+            write_all(disk, handles[-1], data)
+        for handle in handles:
+            disk.fdatasync(handle)
 
 
 def _discard(disk: Disk, path: Path) -> None:

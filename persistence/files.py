@@ -3,31 +3,36 @@
     disk ─ look ─▶ bytes ─▶ blob (fsync) ─▶ file_changed {path, sha256 | link} ─▶ FILES {path: kept}
     disk ◀─ write_back ─── blob, fetched where it is missing here ◀──────────────── FILES
 
+A look reads what is new in rounds, and between two of them another look may come in, as that after a tool call. What a
+look under way has found is left to that one, so the other is done as soon as it has recorded what is its own.
+
 The local disk is the truth while the log is the local one: a changed file is a record, a deleted one too. After a
 restoration from elsewhere it is the other way round: `write_back` makes the files what the log says, and what was there
 instead goes to quarantine. A template only fills in what is missing and was never recorded; it overwrites nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from persistence.disk import Disk, refused
 from persistence.disk import replace as write_whole
-from persistence.errors import FinnError, StoreError
+from persistence.errors import FinnError, StorageError, StoreError
 from persistence.events import SYSTEM, By, Event, FileChanged, Record
 from persistence.fold import Fold
 from persistence.folder import Entry, Folder, Stamp
 from persistence.journal import Journal
+from persistence.lanes import LANES, Lanes, parts
 from persistence.limits import CACHE, NAMES_SECRET, SECRET, Limits, beyond, inside, plain
 from persistence.redact import Redactor
 
 BATCH = 64  #: records that are on their way to the disk at once
-LANES = 8  #: files that are fetched and written back at once
 
 Root = Literal["grimoires", "workspace"]
 Fetch = Callable[[str], bytes]  #: a blob's bytes, from wherever they are
@@ -94,6 +99,19 @@ class Seen:
         return self.stamp[2]
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one pass over the folder came to: what is to be read, what another look is about to read, what is missing.
+
+    `events` are the changes for which nothing has to be read.
+    """
+
+    due: Mapping[str, Entry]
+    elsewhere: Mapping[str, Entry]
+    events: Sequence[Event]
+    gone: Sequence[str]
+
+
 class Files:
     """The files below one root."""
 
@@ -114,8 +132,10 @@ class Files:
         self._root = root
         self._folder = Folder(root)
         self._limits = limits
-        self._seen: Mapping[str, Seen] = {}
-        self._one = asyncio.Lock()  # two looks at once would record a change twice
+        self._seen: dict[str, Seen] = {}
+        self._due: dict[str, Entry] = {}  # what looks under way have found and not yet read
+        self._whole = asyncio.Lock()  # held by a look that leaves nothing to another
+        self._one = asyncio.Lock()  # two rounds at once would record a change twice
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -134,14 +154,16 @@ class Files:
         await asyncio.to_thread(self._write_missing, missing)
         await self.look(SYSTEM)
 
-    async def look(self, by: By) -> None:
-        """Records what changed since the last look, and tries again what is owed. Raises StorageError, OSError."""
-        async with self._one:
-            if self.owed:
-                await self._bring({name: kept for name, kept in self._known().items() if name in self.owed}, again=True)
-            inventory = self._journal.whole(FILES)
-            for events in _batches(await asyncio.to_thread(self._changed, inventory)):
-                await asyncio.gather(*(self._journal.commit(event, by=by) for event in events))
+    async def look(self, by: By, *, own: bool = False) -> None:
+        """Records what changed since the last look, and tries again what is owed. Raises StorageError, OSError.
+
+        `own`: what a look that is still under way found before is left to that one, and not waited for.
+        """
+        if own:
+            await self._look(by)
+        else:
+            async with self._whole:
+                await self._look(by)
 
     async def write_back(self) -> None:
         """Makes the files what the log says, after a restoration from elsewhere than this disk.
@@ -155,6 +177,9 @@ class Files:
 
     def _known(self) -> dict[str, Kept]:
         return self._journal.whole(FILES).below(self.name)
+
+    def _last(self, name: str) -> Kept | None:
+        return self._journal.whole(FILES).files.get(f"{self.name}/{name}")
 
     # ------------------------------------------------------------ from the log to the disk
 
@@ -170,22 +195,29 @@ class Files:
         owed: dict[str, str] = {}
         silence: list[StoreError] = []
 
-        def fetch(sha: str) -> bytes:
-            if silence and not self._journal.blobs.has(sha):
+        def fetch(fetched: list[bytes], sha: str) -> bytes:
+            if self._journal.blobs.has(sha):
+                return self._journal.blob(sha)
+            if silence:
                 raise silence[0]  # a start does not wait for the same silence once more with every file
             try:
-                return self._journal.blob(sha)
+                fetched.append(self._journal.blob(sha, keep=False))
             except StoreError as error:
                 silence.append(error)
                 raise
+            return fetched[-1]
 
-        async def lane(waiting: Iterator[tuple[str, Kept]]) -> None:
-            for name, kept in waiting:  # shared: each file is taken by one lane
-                if why := await asyncio.to_thread(self._bring_one, name, kept, aside, again, fetch):
-                    owed[name] = why
+        def bring(part: list[tuple[str, Kept]]) -> dict[str, str]:
+            fetched: list[bytes] = []
+            whys = {name: self._bring_one(name, kept, aside, again, partial(fetch, fetched)) for name, kept in part}
+            with suppress(StorageError):  # without room for them here they come from there again
+                self._journal.blobs.put_all(fetched)
+            return {name: why for name, why in whys.items() if why}
 
-        waiting = iter(sorted(files.items()))
-        await asyncio.gather(*(lane(waiting) for _ in range(LANES)))
+        with Lanes("finn-files") as lanes:
+            waiting = parts(sorted(files.items()), lambda one: one[1].bytes)
+            for whys in await asyncio.gather(*(lanes.run(bring, part) for part in waiting)):
+                owed |= whys
         self.owed = owed
 
     def _bring_one(self, name: str, kept: Kept, aside: Path, again: bool, fetch: Fetch) -> str:
@@ -234,15 +266,60 @@ class Files:
 
     # ------------------------------------------------------------ from the disk to the log
 
-    def _changed(self, inventory: Inventory) -> list[Event]:
-        """The events that make the log say what the disk has."""
+    async def _look(self, by: By) -> None:
+        async with self._one:
+            if self.owed:
+                await self._bring({name: kept for name, kept in self._known().items() if name in self.owed}, again=True)
+            found = await asyncio.to_thread(self._scan, self._journal.whole(FILES))
+            await self._commit(found.events, by)
+            self._due = {**found.elsewhere, **found.due}
+        try:
+            with Lanes("finn-look") as lanes:
+                for some in _batches(parts(found.due.values(), lambda entry: entry.bytes), LANES):
+                    async with self._one:
+                        await self._round(lanes, some, by)
+        finally:
+            self._due = {name: entry for name, entry in self._due.items() if found.due.get(name) is not entry}
+        async with self._one:
+            await self._commit(self._gone([*found.gone, *found.due]), by)
+
+    async def _round(self, lanes: Lanes, some: Iterable[list[Entry]], by: By) -> None:
+        """Reads and records files, but for those that another look has seen since then."""
+        known = self._journal.whole(FILES).files
+        still = [[entry for entry in part if self._due.get(entry.name) is entry] for part in some]
+        seen: dict[str, Seen] = {}
+        for each in await asyncio.gather(*(lanes.run(self._read, part, known) for part in still)):
+            seen |= each
+        self._seen |= seen
+        await self._commit(self._news(seen), by)
+        for entry in chain(*still):
+            del self._due[entry.name]
+
+    async def _commit(self, events: Iterable[Event], by: By) -> None:
+        for some in _batches(events, BATCH):
+            await asyncio.gather(*(self._journal.commit(event, by=by) for event in some))
+
+    def _scan(self, inventory: Inventory) -> Found:
+        """Looks at everything, and reads nothing."""
         known = inventory.below(self.name)
-        entries = self._discreet(list(self._folder.entries()))
+        entries = self._discreet(sorted(self._folder.entries(), key=lambda entry: entry.name))
         sizes = ((entry.name, entry.bytes) for entry in entries if not entry.why)
         over = beyond(sizes, {name for name, kept in known.items() if kept.there}, self._limits)
-        looked = ((one.name, self._look_at(one, one.why or over.get(one.name, ""), known)) for one in entries)
-        seen = self._seen = {name: one for name, one in looked if one is not None}
-        return [*self._new(seen, known), *self._gone(seen, known)]
+        seen: dict[str, Seen] = {}
+        due: dict[str, Entry] = {}
+        elsewhere: dict[str, Entry] = {}
+        for entry in entries:
+            name, waiting = entry.name, self._due.get(entry.name)
+            if (one := self._glance(entry, entry.why or over.get(name, ""))) is not None:
+                seen[name] = one
+            elif waiting is not None and waiting.stamp == entry.stamp:
+                elsewhere[name] = waiting
+            else:
+                due[name] = entry
+        self._seen = seen
+        there = seen.keys() | due.keys() | elsewhere.keys()
+        gone = sorted(name for name, kept in known.items() if kept.there and name not in there)
+        return Found(due, elsewhere, tuple(self._news(seen)), gone)
 
     def _discreet(self, entries: list[Entry]) -> list[Entry]:
         """The entries, without those names that hold a secret: what is recorded of them would be another name."""
@@ -252,9 +329,10 @@ class Files:
         told = [(entry, self._redactor.text(entry.name)) for entry in entries]
         return [entry if name == entry.name else replace(entry, name=name, why=NAMES_SECRET) for entry, name in told]
 
-    def _new(self, seen: Mapping[str, Seen], known: Mapping[str, Kept]) -> Iterator[Event]:
+    def _news(self, seen: Mapping[str, Seen]) -> Iterator[Event]:
+        """The events that make the log say what the disk has."""
         for name, one in seen.items():
-            last = known.get(name)
+            last = self._last(name)
             as_known = (last.sha256, last.link, last.executable) if last else None
             if not one.left_out and (one.sha256, one.link, one.executable) != as_known:
                 yield FileChanged(
@@ -266,46 +344,55 @@ class Files:
                     link=one.link,
                 )
 
-    def _gone(self, seen: Mapping[str, Seen], known: Mapping[str, Kept]) -> Iterator[Event]:
-        closed = tuple(f"{name}/".removeprefix("./") for name, one in seen.items() if one.closed)
-        for name in sorted(name for name, kept in known.items() if kept.there and name not in seen):
-            if name not in self.owed and not name.startswith(closed):
+    def _gone(self, missed: Iterable[str]) -> Iterator[Event]:
+        """The events that tell of deleted files: last of all, so that a file that was moved is at no time nowhere."""
+        there = self._seen.keys() | self._due.keys() | self.owed.keys()
+        closed = tuple(f"{name}/".removeprefix("./") for name, one in self._seen.items() if one.closed)
+        for name in missed:
+            last = self._last(name)
+            if name not in there and last is not None and last.there and not name.startswith(closed):
                 yield FileChanged(root=self.name, path=name, sha256=None, bytes=0)
 
-    def _look_at(self, entry: Entry, why: str, known: Mapping[str, Kept]) -> Seen | None:
-        """What the file is now, its bytes safe in a blob; read only when its stamp changed. None: it is gone again."""
-        if why or entry.link is not None:
-            return self._glance(entry, why)
+    def _glance(self, entry: Entry, why: str) -> Seen | None:
+        """What the entry is, where nothing has to be read for that: a file is, when its stamp changed."""
         last = self._seen.get(entry.name)
-        if last is not None and last.stamp == entry.stamp and last.left_out in ("", SECRET):
-            return last
-        try:
-            data, _ = self._folder.read(entry.name, self._limits.file_bytes)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            return Seen(entry.stamp, left_out=f"cannot be read: {error.strerror}")
-        if len(data) > self._limits.file_bytes:
-            return Seen(entry.stamp, left_out="grew while it was read")
-        if self._redactor.bytes(data) is not data:
-            return Seen(entry.stamp, left_out=SECRET)
-        return Seen(entry.stamp, entry.executable, self._keep(data, known.get(entry.name)))
-
-    def _glance(self, entry: Entry, why: str) -> Seen:
-        """What needs no reading."""
+        if not why and entry.link is None:
+            return last if last is not None and last.stamp == entry.stamp and last.left_out in ("", SECRET) else None
         if not why and entry.link is not None and self._redactor.text(entry.link) != entry.link:
             why = SECRET
         return Seen(entry.stamp, link=entry.link if not why else None, left_out=why, closed=entry.closed)
 
-    def _keep(self, data: bytes, kept: Kept | None) -> str:
-        """The name of the bytes in a blob; the one the log knows is there already."""
-        sha = sha256(data).hexdigest()
-        if kept is not None and kept.sha256 == sha and self._journal.blobs.has(sha):
-            return sha
-        return self._journal.blobs.put(data)
+    def _read(self, part: Iterable[Entry], known: Mapping[str, Kept]) -> dict[str, Seen]:
+        """What the files are now, their bytes safe in blobs; without those that are gone again."""
+        seen: dict[str, Seen] = {}
+        new: list[bytes] = []
+        for entry in part:
+            try:
+                data, _ = self._folder.read(entry.name, self._limits.file_bytes)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                seen[entry.name] = Seen(entry.stamp, left_out=f"cannot be read: {error.strerror}")
+                continue
+            if why := self._objection(data):
+                seen[entry.name] = Seen(entry.stamp, left_out=why)
+                continue
+            sha = sha256(data).hexdigest()
+            seen[entry.name] = Seen(entry.stamp, entry.executable, sha)
+            last = known.get(f"{self.name}/{entry.name}")
+            if last is None or last.sha256 != sha or not self._journal.blobs.has(sha):
+                new.append(data)  # the one the log knows is there already
+        self._journal.blobs.put_all(new)
+        return seen
+
+    def _objection(self, data: bytes) -> str:
+        """Why the bytes cannot be kept; empty where they can."""
+        if len(data) > self._limits.file_bytes:
+            return "grew while it was read"
+        return SECRET if self._redactor.bytes(data) is not data else ""
 
 
-def _batches(events: Iterable[T]) -> Iterator[tuple[T, ...]]:
-    rest = iter(events)
-    while batch := tuple(islice(rest, BATCH)):
+def _batches(things: Iterable[T], most: int) -> Iterator[tuple[T, ...]]:
+    rest = iter(things)
+    while batch := tuple(islice(rest, most)):
         yield batch

@@ -348,9 +348,9 @@ class Journal:
         """
         return self._runs.after(after, limit)
 
-    def blob(self, sha: str) -> bytes:
+    def blob(self, sha: str, *, keep: bool = True) -> bytes:
         """A blob's bytes. Waits for the disk; may be called in any thread. Raises NotFound, Damaged, StorageError."""
-        return self.blobs.get(sha)
+        return self.blobs.get(sha, keep=keep)
 
     def chunk(self, sha: str) -> bytes:
         """A chunk's bytes, like `blob`; made again from the log where its file is missing or damaged."""

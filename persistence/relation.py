@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from persistence.ancestry import Place
+from persistence.ancestry import Kin, Place, kin
 from persistence.chunks import seq_of
 from persistence.disk import Disk, read, refused
 from persistence.errors import Damaged, NotFound
 from persistence.frame import PREFIX_BYTES
 from persistence.layout import LogObject
-from persistence.reigns import REIGNS
+from persistence.reigns import REIGNS, Reigns
 from persistence.remote import Tip
 from persistence.scan import segment_name, segments
 from persistence.segment import digests
@@ -51,7 +51,7 @@ class Stand:
 def relate(disk: Disk, wal: Path, head: Head, store: Store, tip: Tip) -> Stand:
     """How a log that was proven and ends with `head` stands to what the store holds. Raises StoreError, StorageError.
 
-    Whether one that is called unrelated comes after, its own state has to tell: see `place`.
+    Whether one that is called unrelated comes after, its own state has to tell: `is_after`.
 
     The usual cases read a segment here or nothing at all; only logs that parted ways are compared record by record.
     """
@@ -66,6 +66,15 @@ def relate(disk: Disk, wal: Path, head: Head, store: Store, tip: Tip) -> Stand:
     if common == 0:
         return Stand("unrelated", 0)
     return Stand("beyond" if common == head.seq else "diverged", common)
+
+
+def is_after(disk: Disk, wal: Path, mine: Place, reigns: Reigns, store: Store, tip: Tip) -> bool:
+    """Whether the store's history ends in the past of this log, whose records begin later: git brought it here.
+
+    `mine` and `reigns` are where this one stands. Raises StoreError, StorageError, Damaged.
+    """
+    begins = min(segments(disk, wal), default=0)
+    return begins > tip.seq + 1 and kin(mine, reigns, place(store, tip), None) is Kin.PAST
 
 
 def place(store: Store, tip: Tip) -> Place:

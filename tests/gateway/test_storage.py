@@ -130,6 +130,31 @@ async def test_a_git_that_was_away_when_a_store_was_taken_that_had_been_set_back
         await it.until(lambda: "holds another history" in told(it))
 
 
+async def test_a_store_that_comes_back_behind_what_git_gave_gets_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = tmp_path / "remote.git"
+    subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
+    store = Away(SystemClock())
+    async with living(tmp_path / "a", store, monkeypatch, FINN_GIT_REMOTE=str(remote)) as it:
+        await it.serving()
+        session = await it.session()
+        await it.saved()
+        past = dict(store.objects)
+        await it.say(session, "help")
+    store.objects, store.away = past, True
+    async with living(tmp_path / "b", store, monkeypatch, FINN_GIT_REMOTE=str(remote)) as it:
+        await it.serving()
+        assert it.finn.rooms().journal.source == "git"
+        store.away = False
+        await it.saved()
+        known = it.finn.rooms().journal.seq
+    async with living(tmp_path / "c", store, monkeypatch) as it:
+        await it.serving()
+        assert it.finn.rooms().journal.source == "store"
+        assert it.finn.rooms().journal.seq >= known
+
+
 def told(it: Living) -> str:
     """What health says of git."""
     return str(it.facts()["git:lastError"].output) if "git:lastError" in it.facts() else ""

@@ -1,4 +1,6 @@
+import random
 from hashlib import sha256
+from itertools import count as numbers
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,8 @@ from persistence.blobs import Blobs
 from persistence.disk import SystemDisk
 from persistence.errors import Damaged, NotFound, StorageError, StorageFull
 from tests.persistence.logs import FaultyDisk
+from tests.persistence.simulated_disk import SimulatedDisk
+from tests.persistence.stepped import Fuse, FusedDisk, PowerCut
 
 DATA = b"a picture"
 SHA = sha256(DATA).hexdigest()
@@ -87,3 +91,72 @@ def test_a_blob_whose_name_a_crash_kept_from_the_disk_is_durable_when_it_is_put_
     disk = FaultyDisk(of=["sync_folder"])
     Blobs(disk, tmp_path).put(DATA)
     assert disk.calls == 1
+
+
+# ---------------------------------------------------------------- many at once
+
+MANY = [b"%d " % number * 300 for number in range(12)]
+NAMES = [sha256(data).hexdigest() for data in MANY]
+
+
+def test_many_are_kept_like_one(tmp_path: Path, blobs: Blobs) -> None:
+    blobs.put(MANY[3])
+    assert blobs.put_all([*MANY, MANY[0]]) == [*NAMES, NAMES[0]]
+    assert [blobs.get(sha) for sha in NAMES] == MANY
+    assert blobs.put_all([]) == []
+
+
+def test_a_folder_of_many_is_synced_once(tmp_path: Path) -> None:
+    same = [data for number in range(3000) if sha256(data := b"%d" % number).hexdigest().startswith("ab")]
+    disk = FaultyDisk(of=["sync_folder"])
+    Blobs(disk, tmp_path).put_all(same)
+    assert len(same) > 3
+    assert disk.calls == 2  # the folder of all, and ab
+
+
+def test_of_many_that_were_kept_none_is_lost_to_a_power_cut(tmp_path: Path, seed: int) -> None:
+    disk = SimulatedDisk(tmp_path / "disk")
+    Blobs(disk, tmp_path / "disk/blobs").put_all(MANY)
+    disk.crash(tmp_path / "left", random.Random(seed))
+    left = Blobs(SystemDisk(), tmp_path / "left/blobs")
+    assert [left.get(sha) for sha in NAMES] == MANY
+
+
+def test_a_power_cut_among_many_leaves_whole_ones_only_and_the_next_put_makes_it_good(
+    tmp_path: Path, seed: int
+) -> None:
+    rng = random.Random(seed)
+    for effect in numbers(1):
+        fuse, root, left = Fuse(), tmp_path / f"{effect}/disk", tmp_path / f"{effect}/left"
+        fuse.set(effect, after=rng.random() < 0.5)
+        disk = FusedDisk(root, fuse)
+        blobs = Blobs(disk, root / "blobs")
+        try:
+            blobs.put_all(MANY)
+        except PowerCut:
+            disk.let_go()
+        disk.crash(left, rng)
+        survived = Blobs(SystemDisk(), left / "blobs")
+        found = {sha: survived.get(sha) for sha in NAMES if survived.has(sha)}
+        assert all(sha256(data).hexdigest() == sha for sha, data in found.items())
+        if not fuse.burnt:
+            assert len(found) == len(MANY)
+            return
+        again = SimulatedDisk(left)
+        Blobs(again, left / "blobs").put_all(MANY)
+        again.crash(tmp_path / f"{effect}/then", rng)
+        assert [Blobs(SystemDisk(), tmp_path / f"{effect}/then/blobs").get(sha) for sha in NAMES] == MANY
+
+
+def test_many_that_fail_at_any_call_leave_no_temporary_and_the_next_put_has_them_all(tmp_path: Path) -> None:
+    for nth in numbers(1):
+        root = tmp_path / str(nth)
+        disk = FaultyDisk(nth=nth)
+        try:
+            Blobs(disk, root).put_all(MANY)
+        except StorageError:
+            assert not list(root.glob("*/.finn-*"))
+            assert Blobs(SystemDisk(), root).put_all(MANY) == NAMES
+            continue
+        assert disk.calls < nth
+        return

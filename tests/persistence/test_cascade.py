@@ -10,6 +10,7 @@ from persistence import cascade
 from persistence.cascade import DECISIONS, Choice, decide
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, Locked, SourceSilent, StorageError, StoreUnreachable
+from persistence.layout import HINT
 from persistence.lock import hold
 from persistence.recovery import verify
 from persistence.remote import look
@@ -313,6 +314,26 @@ async def test_an_empty_store_gets_everything_that_is_here(seed: int, tmp_path: 
         assert life.journal.seq >= before[0]
         told = texts(await life.journal.read(STREAM, limit=1000))
         assert {"long ago, question 0", "since then, question 2"} <= set(told)
+
+
+async def test_a_hint_that_stayed_behind_hides_no_manifest_that_a_state_can_be_made_of(
+    seed: int, store: MemoryStore, tmp_path: Path
+) -> None:
+    alone = Agent(seed)
+    async with alone.life(tmp_path / "a") as life:
+        await life.talk("long ago")
+        await life.journal.seal(STREAM)
+        await life.journal.snapshot()
+    agent = Agent(seed, store)
+    async with agent.life(tmp_path / "a") as life:
+        hint = store.objects[HINT]  # of a manifest whose log begins behind the snapshot, which is not there yet
+        await life.flush()
+        await life.compact()
+        seq = life.journal.seq
+    store.objects[HINT] = hint  # killed before it could be moved on
+    machine_lost(tmp_path / "a")
+    async with agent.life(tmp_path / "a") as life:
+        assert (life.journal.source, life.journal.replayed.head.seq, life.journal.loss) == ("store", seq, "")
 
 
 async def test_two_unrelated_histories_overwrite_one_another_nowhere(

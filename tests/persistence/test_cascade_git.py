@@ -183,6 +183,20 @@ async def test_a_start_from_git_whose_store_refuses_to_be_claimed_is_kept_by_the
     assert await heard(agent, tmp_path / "b") == ALL
 
 
+async def test_a_commit_that_the_manifest_names_is_not_fetched(seed: int, tmp_path: Path) -> None:
+    agent = Agent(seed, MemoryStore())
+    async with agent.life(tmp_path / "a") as life:
+        await life.talk("first")
+        commit = archive(tmp_path / "a").commit(await picture(life.journal), life.journal)
+        await life.compact()
+        assert life.replica and commit
+        life.replica.publish(archived=commit)
+    agent.archive = archive(tmp_path / "b", tmp_path / "a/git")
+    async with agent.life(tmp_path / "b") as life:
+        assert (life.recovered.origin.source, life.recovered.origin.problems) == ("store", ())
+    assert not list((tmp_path / "b/git/objects/pack").iterdir()), "it was only asked what there is"
+
+
 async def test_a_log_that_is_here_costs_no_request_to_git(seed: int, tmp_path: Path) -> None:
     agent = Agent(seed, MemoryStore())
     await archived(agent, tmp_path / "a")

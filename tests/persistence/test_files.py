@@ -2,18 +2,21 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from persistence import lanes
 from persistence.disk import SystemDisk
-from persistence.errors import StoreUnreachable
+from persistence.errors import StorageFull, StoreUnreachable
 from persistence.events import AGENT, OWNER, SYSTEM, FileChanged, Record
-from persistence.files import FILES, LANES, Files, Kept
+from persistence.files import FILES, Files, Kept
 from persistence.journal import Journal
+from persistence.lanes import LANES
 from persistence.limits import Limits
 from persistence.redact import Redactor
 from tests.persistence.journals import logged, means, opened
@@ -126,6 +129,56 @@ async def test_two_looks_at_once_record_a_change_once(tmp_path: Path) -> None:
         here.write("a.md", b"one")
         await asyncio.gather(*(here.files.look(OWNER) for _ in range(5)))
         assert len(here.events()) == 1
+
+
+async def test_what_a_tool_changed_does_not_wait_for_a_long_look_and_each_change_is_recorded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "PART", 1)  # so that a look of these has many rounds
+    names = [f"{number:03d}" for number in range(20 * LANES)]
+    async with place(tmp_path, Limits()) as here:
+        for name in names:
+            here.write(name, name.encode())
+        begun = asyncio.Event()
+        here.journal.listen(lambda _: begun.set())
+        long = asyncio.create_task(here.files.look(SYSTEM))
+        await begun.wait()
+        here.write("tool.md", b"by a tool")
+        here.write(names[-1], b"by a tool")  # which the long look has found already
+        (here.root / names[-2]).unlink()
+        await here.files.look(AGENT, own=True)
+        assert not long.done()
+        told = [one.event.path for one in here.seen if one.by == AGENT and isinstance(one.event, FileChanged)]
+        assert told == [names[-1], "tool.md"]
+        await here.files.look(OWNER)  # waits for all
+        assert long.done()
+        expected = {name: name.encode() for name in names[:-2]}
+        assert here.kept() == {**expected, names[-1]: b"by a tool", "tool.md": b"by a tool"}
+        assert len(here.events()) == len(names)
+        assert await here.look() == []
+
+
+async def test_what_a_long_look_could_not_record_is_found_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lanes, "PART", 1)
+    async with place(tmp_path, Limits()) as here:
+        for number in range(4 * LANES):
+            here.write(f"{number:03d}", b"%d" % number)
+        put, puts = here.journal.blobs.put_all, count()
+
+        def full(contents: Sequence[bytes]) -> list[str]:
+            if next(puts) == 2 * LANES:
+                raise StorageFull("no space left")
+            return put(contents)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(here.journal.blobs, "put_all", full)
+            with pytest.raises(StorageFull):
+                await here.look()
+        assert 0 < len(here.events()) < 4 * LANES
+        await here.look()
+        assert len(here.events()) == len(here.kept()) == 4 * LANES
 
 
 async def test_what_changed_while_finn_was_down_is_found_and_what_did_not_is_not(tmp_path: Path) -> None:
@@ -449,7 +502,7 @@ async def test_a_store_that_is_silent_is_not_waited_for_once_more_with_every_fil
     shutil.rmtree(tmp_path / "blobs")
     asked = list[str]()
 
-    def silent(sha: str) -> bytes:
+    def silent(sha: str, **_: bool) -> bytes:
         asked.append(sha)
         return unreachable(sha)
 
