@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import count
 from tests.end_to_end.finn import ECHO, PATIENCE_S, RECORDS, Finn, Frame, Line, finn, slow, until
@@ -325,7 +325,8 @@ async def test_too_big_and_not_utf8_close_with_their_codes(it: Finn) -> None:
         await line.send("x" * (2**20 + 1))
         assert await line.closed() == 1009
     async with it.open(session) as line:
-        await line.send("x" * (2 * 2**20))
+        with contextlib.suppress(ConnectionClosed):  # it may be hung up on before all of it is sent
+            await line.send("x" * (2 * 2**20))
         assert await line.closed() == 1009
     async with it.open(session) as line:
         line.socket.transport.write(b"\x81\x82\x00\x00\x00\x00\xff\xfe")  # a masked text frame of two bytes

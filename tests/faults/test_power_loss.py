@@ -1,12 +1,14 @@
-"""A power cut, as a disk sees it: the image of a mounted file system, copied while the log is being written on it.
+"""A power cut, as a disk sees it: the image of a mounted file system, copied in the middle of writing the log on it.
 
 The copy holds what was synced and any part of what was not; mounted in its turn, with the file system's own journal
 replayed, it is the disk after the power came back. Needs root, for the loop device.
 """
 
 import asyncio
+import filecmp
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -49,6 +51,15 @@ def made(image: Path) -> Path:
     return image
 
 
+def cut(image: Path, after: Path) -> None:
+    """Copies the image as it is at one moment: again, until nothing was written to it meanwhile."""
+    for _ in range(50):
+        shutil.copyfile(image, after)
+        if filecmp.cmp(image, after, shallow=False):
+            return
+    raise AssertionError("the file system never rests")
+
+
 class Speaker:
     """A process that says records one after the other, and what it was told of them."""
 
@@ -76,6 +87,10 @@ class Speaker:
         assert self._enough.wait(30), "the process says nothing"
         return dict(self.acked)
 
+    def pause(self) -> None:
+        """In the middle of whatever it does; the kernel has what it was told, synced or not."""
+        self.process.send_signal(signal.SIGSTOP)
+
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -99,7 +114,8 @@ def test_what_was_acknowledged_before_the_power_went_is_there_when_it_comes_back
             speaker = Speaker(root)
             try:
                 acked = speaker.wait_for(random.Random(seed + number).randrange(1, 400))
-                shutil.copyfile(image, after)
+                speaker.pause()
+                cut(image, after)
             finally:
                 speaker.end()
         with mounted(after, folder / "back") as root:

@@ -294,8 +294,8 @@ def test_nothing_that_is_needed_ever_goes(case: int, seed: int) -> None:
     voyage(random.Random(f"{seed} {case}"))
 
 
-def test_on_those_voyages_much_goes(seed: int) -> None:
-    assert sum(voyage(random.Random(f"{seed} {case}")) for case in range(8)) > 20
+def test_on_those_voyages_much_goes() -> None:
+    assert sum(voyage(random.Random(f"days {case}")) for case in range(8)) > 20  # always these: how much is chance
 
 
 def voyage(rng: random.Random) -> int:
