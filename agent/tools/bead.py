@@ -4,9 +4,7 @@ What it adds is `task:proposed`: only the owner makes it ready to be worked on. 
 else about a bead, are the owner's as well; persistence/changes.py holds that for whatever a tool may come to ask.
 """
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from agent.tool import Declaration, Show, Site, ToolResult
 from persistence.bead import Bead
@@ -22,9 +20,8 @@ NAME = "agent"  #: who made it and who commented, as the file has it
 
 class Arguments(Value):
     action: Literal["add", "list", "ready", "show", "comment", "close"]
-    task: Annotated[str, Field(max_length=500)] = ""
-    text: Annotated[str, Field(max_length=20_000)] = ""
-    priority: Annotated[int, Field(ge=0, le=4)] = 2
+    task: str = ""
+    text: str = ""
 
 
 class BeadTool:
@@ -32,7 +29,7 @@ class BeadTool:
 
     declaration = Declaration(
         name="bead",
-        description="The owner's tasks. task: title or id; text: details, comment, reason; priority: 0 comes first.",
+        description="Tasks. task: title or id.",
         args=Arguments,
         capabilities=frozenset({"read", "events"}),
         alone=True,
@@ -50,7 +47,7 @@ class BeadTool:
 
 async def _add(args: Arguments, site: Site) -> str:
     assert site.beads is not None
-    fields: dict[str, Json] = {"title": args.task, "priority": args.priority}
+    fields: dict[str, Json] = {"title": args.task}
     bead = await site.beads.create({**fields, **({"description": args.text} if args.text else {})}, TOOL, NAME)
     return f"Added {_line(bead)}"
 

@@ -12,7 +12,7 @@ from agent.tools import TOOLS
 from persistence.events import Json
 from tests.site import IDENTITY, call, fingerprint, site
 
-TOKENS = 600  # of all declarations together; the system prompt has the rest of a thousand
+TOKENS = 550  # of all declarations together; the system prompt has the rest of a thousand
 
 
 def told(tool: Tool) -> str:

@@ -32,15 +32,15 @@ async def ask(here: Site, **arguments: Json) -> ToolResult:
 
 async def test_it_adds_lists_shows_comments_and_closes(tmp_path: Path) -> None:
     async with at(tmp_path) as (here, beads):
-        added = await ask(here, action="add", task="Water the plants", text="all of them", priority=1)
+        added = await ask(here, action="add", task="Water the plants", text="all of them")
         (one,) = beads.board.beads.values()
-        assert added.text == f"Added {one.id} [P1 task, proposed] Water the plants"
-        assert (await ask(here, action="list")).text == f"{one.id} [P1 task, proposed] Water the plants"
+        assert added.text == f"Added {one.id} [P2 task, proposed] Water the plants"
+        assert (await ask(here, action="list")).text == f"{one.id} [P2 task, proposed] Water the plants"
         assert "all of them" in (await ask(here, action="show", task=one.id)).text
         assert not (await ask(here, action="comment", task="water the plants", text="half of them")).is_error
         assert "agent" in (await ask(here, action="show", task="WATER")).text
         closed = await ask(here, action="close", task="Water the plants")
-        assert closed.text == f"Closed {one.id} [P1 task, closed] Water the plants"
+        assert closed.text == f"Closed {one.id} [P2 task, closed] Water the plants"
         assert (await ask(here, action="list")).text == "There are no open tasks."
 
 
