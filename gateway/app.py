@@ -192,6 +192,7 @@ class Finn:
     async def _retire(self, rooms: Rooms) -> None:
         """Ends a life that was fenced: nobody hears anything more of it, and what it had promised is kept."""
         assert self._storage is not None
+        await self._storage.remember()  # before anybody hears of it: who is restarted then must not begin a fight
         await self._become("fenced")
         rooms.turns.leave()
         await self._send_all_away()

@@ -240,13 +240,16 @@ class Storage:
 
     # ------------------------------------------------------------ the end of a life, of the process
 
+    async def remember(self) -> None:
+        """After a fence: this release waits here from now on, if it was another writer that ended its life."""
+        if self._primary is not None and self._primary.is_overtaken:
+            await self.mark(self._primary.journal.epoch)
+
     async def retire(self) -> None:
-        """After a fence: what was acknowledged beyond it is kept, and this release waits here from now on."""
+        """After a fence: what was acknowledged beyond it is kept."""
         primary, self._primary = self._primary, None
         if primary is None:
             return
-        if primary.is_overtaken:
-            await self.mark(primary.journal.epoch)
         await primary.keep_back()
         primary.end()
 
