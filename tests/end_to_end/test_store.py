@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.end_to_end.bucket import lose, ready, saved, texts, tier
 from tests.end_to_end.finn import ECHO, Finn, finn, made, until
 from tests.s3_server import KEY_ID, SECRET, S3Server
 
@@ -59,36 +60,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
     one.close()
 
 
-def lose(it: Finn) -> None:
-    """The machine is gone; what starts next has an empty disk."""
-    it.kill()
-    shutil.rmtree(it.data)
-
-
-def tier(it: Finn) -> Any:
-    """What it says of its store."""
-    return next(one for one in it.ask("GET", "/api/storage").json["tiers"] if one["name"] == "store")
-
-
-def saved(it: Finn) -> None:
-    """Returns when the store has everything that this finn knows."""
-    until(lambda: tier(it)["state"] == "saved", f"never saved: {tier(it)}")
-
-
 def check(it: Finn, name: str) -> Any:
     """One fact of its health."""
     return it.ask("GET", "/health").json["checks"][name][0]["observedValue"]
-
-
-def ready(it: Finn) -> str:
-    """What a probe is told: `ok`, or the code of the reason."""
-    answer = it.ask("GET", "/readyz", bearer=False)
-    return "ok" if answer.status == 200 else answer.code
-
-
-def texts(it: Finn, session: str) -> list[str]:
-    """What was said in a session, in order."""
-    return [one["text"] for one in it.messages(session)]
 
 
 # ---------------------------------------------------------------- a machine is lost
