@@ -408,8 +408,11 @@ def test_no_hostile_text_runs_a_script_or_asks_for_anything(tmp_path: Path, chro
 def unfold(tab: Tab) -> None:
     """Opens everything that can be opened."""
     folded = tab.page.locator('[role="log"] [aria-expanded="false"]:visible')
-    while folded.count():
-        folded.first.click()
+    while folds := folded.element_handles():
+        fold = folds[0]
+        fold.click()
+        # The page draws after the click: asked too early, it still counts this one.
+        tab.page.wait_for_function("(fold) => fold.ariaExpanded === 'true' || !fold.isConnected", arg=fold)
 
 
 #: Elements and attributes of the document that could run something or ask for something.
