@@ -31,8 +31,8 @@ from agent.tools import TOOLS
 from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
-from gateway.checks import NO_SOCKET, guards, layers
 from gateway.copies import Copies, files_fact, local_tier
+from gateway.doors import NO_SOCKET, guards, layers
 from gateway.hub import Close, Hub
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from starlette.applications import Starlette
 
 from gateway.auth import Auth
-from gateway.checks import layers
+from gateway.doors import layers
 from gateway.listener import bind
 from gateway.logs import logging_to
 from gateway.routes.health import release_of

@@ -27,8 +27,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from gateway.address import Network
-from gateway.checks import Headers, request_id, sealed
 from gateway.connections import DEFAULT_LIMITS, Connections, Limits
+from gateway.doors import Headers, request_id, sealed
 from gateway.listener import BACKLOG
 from gateway.problem import MEDIA_TYPE, Refused, describe, retry_after
 from persistence.clock import Entropy

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from gateway.checks import PROBES
+from gateway.doors import PROBES
 from gateway.problem import EXCEPTION_HANDLERS, starting
 from gateway.routes.health import MEDIA_TYPE
 

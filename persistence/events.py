@@ -6,6 +6,7 @@ content blocks and usage are Pi's (camel case), because sessions are Pi sessions
 
     log       gap_declared  chunk_sealed  file_changed  log_recovered  entry_recovered  orphans_imported
     beads     beads_changed
+    care      breaker_changed  owner_told  token_created  token_revoked
     session   session_created  session_renamed  session_deleted  session_restored
     turn      user_message ─▶ turn_started ─▶ { message_checkpointed | call_failed | assistant_message
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
@@ -226,6 +227,45 @@ class BeadsChanged(Event):
     others: tuple[str, ...] | None = None
 
 
+class BreakerChanged(Event):
+    """The breaker of a task opened after `failures` in a row, the last of which said `error`, or closed again."""
+
+    kind = "breaker_changed"
+    task: str
+    state: Literal["open", "closed"]
+    failures: int = 0
+    error: str = ""
+
+
+class OwnerTold(Event):
+    """The owner is sent word that finn is in this state now, with what is behind it."""
+
+    kind = "owner_told"
+    status: Literal["pass", "warn", "fail"]
+    text: str
+
+
+class TokenCreated(Event):
+    """A token that opens what `scope` says, until `expires` (milliseconds since 1970; None: until it is revoked).
+
+    Only its hash is known: `sha256` of the token's text.
+    """
+
+    kind = "token_created"
+    id: str
+    name: str
+    scope: Literal["probe", "read", "chat", "owner"]
+    sha256: str
+    expires: int | None
+
+
+class TokenRevoked(Event):
+    """The token of that id opens nothing any more."""
+
+    kind = "token_revoked"
+    id: str
+
+
 class SessionCreated(Event):
     kind = "session_created"
     title: str
@@ -379,6 +419,10 @@ EVENTS: tuple[type[Event], ...] = (
     EntryRecovered,
     OrphansImported,
     BeadsChanged,
+    BreakerChanged,
+    OwnerTold,
+    TokenCreated,
+    TokenRevoked,
     SessionCreated,
     SessionRenamed,
     SessionDeleted,

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from agent.running import in_time
 from gateway.body import read_model
-from gateway.checks import GuardFor
+from gateway.doors import GuardFor
 from gateway.problem import Refused
 from gateway.rooms import Open, Rooms
 from persistence.bead import Bead

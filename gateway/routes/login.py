@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.auth import COOKIE, Auth, set_cookie
 from gateway.body import media_type, read_form, read_model
-from gateway.checks import GuardFor
+from gateway.doors import GuardFor
 from gateway.problem import CODES, Refused, retry_after
 
 FORM = "application/x-www-form-urlencoded"

@@ -15,7 +15,7 @@ from agent.mirror import export
 from agent.session import SESSIONS, Session
 from agent.turns import Accepted
 from gateway.body import read_model
-from gateway.checks import GuardFor
+from gateway.doors import GuardFor
 from gateway.export import markdown
 from gateway.feed import HEARTBEAT_S, Cursor, Feed
 from gateway.frames import Frame, failure

@@ -8,8 +8,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.checks import GuardFor
 from gateway.copies import Copies, storage
+from gateway.doors import GuardFor
 from gateway.rooms import Open
 from persistence.beads import BEADS, Board
 from persistence.files import FILES, Files, Inventory, Kept

@@ -17,8 +17,8 @@ from starlette.websockets import WebSocket
 from gateway.address import Network
 from gateway.auth import Auth
 from gateway.body import parse_json
-from gateway.checks import NO_SOCKET, Closed, guards, layers
 from gateway.connections import DEFAULT_LIMITS, Limits
+from gateway.doors import NO_SOCKET, Closed, guards, layers
 from gateway.listener import bind
 from gateway.problem import EXCEPTION_HANDLERS
 from gateway.routes.login import login_routes

@@ -55,7 +55,7 @@ REQUEST_ID_BYTES = 8
 SWITCHED, LEFT = 101, 499  #: in the access log: an accepted socket; a caller who did not wait for the answer
 
 access = logging.getLogger("finn.access")
-logger = logging.getLogger("finn.checks")
+logger = logging.getLogger("finn.doors")
 
 
 # ---------------------------------------------------------------- the envelope

@@ -13,7 +13,7 @@ import pytest
 from gateway.address import Network
 from gateway.auth import WRONG_LIMIT, rotate
 from gateway.body import MAX_BODY
-from gateway.checks import CSP
+from gateway.doors import CSP
 from gateway.logs import logging_to
 from gateway.problem import starting
 from persistence.clock import system_entropy
@@ -345,7 +345,7 @@ async def test_refusing_a_socket_is_no_error_in_the_log(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the order
 
 
-async def test_checks_come_in_the_contracts_order(tmp_path: Path) -> None:
+async def test_doors_come_in_the_contracts_order(tmp_path: Path) -> None:
     bad = {
         "Host": "Host: evil",
         "Origin": "Origin: http://evil.example",

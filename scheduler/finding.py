@@ -1,0 +1,55 @@
+"""What the doctor says: one finding for each check.
+
+pass < info < warn < fail          overall is the highest, and info counts as pass
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from persistence.values import Json
+
+Severity = Literal["pass", "info", "warn", "fail"]
+Fixability = Literal["notfixable", "autofixable", "fixed"]
+ORDER: tuple[Severity, ...] = ("pass", "info", "warn", "fail")
+SOUND: tuple[Severity, ...] = ("pass", "info")  #: nothing is to be done
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a check saw: how bad it is, figures, and what a person is to do where it is not well."""
+
+    severity: Severity
+    detail: str
+    remediation: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is to be done."""
+        return self.severity in SOUND
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check saw, as people and programs are told it."""
+
+    id: str
+    severity: Severity
+    title: str
+    detail: str
+    remediation: str = ""
+    fixability: Fixability = "notfixable"
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def category(self) -> str:
+        """What it is about."""
+        return self.id.partition(".")[0]
+
+
+def overall(findings: Iterable[Finding]) -> Severity:
+    """The worst of all; `info` is no reason to worry."""
+    found: set[Severity] = {finding.severity for finding in findings}
+    worst = max(found, key=ORDER.index, default=ORDER[0])
+    return "pass" if worst == "info" else worst
