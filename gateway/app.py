@@ -31,13 +31,14 @@ from agent.tools import TOOLS
 from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
-from gateway.copies import Copies, files_fact, local_tier
+from gateway.copies import Copies, local_tier
 from gateway.doors import NO_SOCKET, guards, layers
+from gateway.facts import own_facts, room_facts
 from gateway.hub import Close, Hub
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
-from gateway.routes.beads import bead_facts, bead_routes
+from gateway.routes.beads import bead_routes
 from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
 from gateway.routes.page import page_routes
@@ -407,34 +408,11 @@ class Finn:
         )
 
     def _own_facts(self) -> Iterable[Fact]:
-        reasons = [str(one) for one in (self._closed() or self._unready(), self._why) if one]
-        yield Fact("gateway:state", self.state, output="; ".join(reasons))
-        problems = self._settings.problems
-        yield Fact("settings:problems", len(problems), output="; ".join(problems))
-        yield Fact("ws:connections", len(self._hub))
+        reasons = [one for one in (self._closed() or self._unready(), self._why) if one]
+        return own_facts(self.state, reasons, self._settings.problems, len(self._hub))
 
     def _room_facts(self) -> Iterable[Fact]:
-        rooms = self.rooms()
-        journal, identity, about, rung = rooms.journal, rooms.identity.current, rooms.model.about, rooms.sandbox.rung
-        yield Fact("wal:lastSeq", journal.seq)
-        yield Fact("wal:bytes", journal.size, "bytes")
-        if journal.error:
-            yield Fact("wal:error", journal.error, output=journal.error)
-        if journal.trouble:
-            yield Fact("wal:upkeep", journal.trouble, output=journal.trouble)
-        if journal.held:
-            said = f"{len(journal.held)} records are of a kind or version this release does not know; they are kept"
-            yield Fact("wal:held", len(journal.held), output=f"{said}; a newer release will read them")
-        yield Fact("epoch", journal.epoch)
-        yield Fact("recovery:source", journal.source, output=journal.loss)
-        yield Fact("identity:checksum", identity.checksum, output=identity.problem)
-        yield Fact("model:state", f"{about.provider}:{about.name}", output="" if about.ready else about.note)
-        yield Fact("sandbox:rung", rung.name, output=rung.reason if rooms.sandbox.refused else "")
-        yield Fact("turn:active", rooms.turns.active)
-        yield files_fact(rooms.files)
-        yield from bead_facts(rooms.beads, rooms.bead_file)
-        if self._free_bytes is not None:
-            yield Fact("disk:free", self._free_bytes, "bytes")
+        return room_facts(self.rooms(), self._free_bytes)
 
 
 def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids) -> "Storage | None":
