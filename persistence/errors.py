@@ -35,6 +35,9 @@ FinnError
 │   ├── ArchiveSlow       a command took longer than it was given, and was ended
 │   ├── ArchiveRefused    the remote answered that it will not: a wrong password, no right, a rule of its own
 │   └── GitMissing        there is no git on this machine
+├── OutboundError         a request to an address outside was not answered as it should have been
+│   ├── OutboundRefused   finn does not go there: no public address, another scheme, a way that leads elsewhere
+│   └── OutboundFailed    no answer, or one that is too slow, too long, or no HTTP
 └── ModelError            the model did not give an answer that can be used
     ├── ModelStalled      no byte for the idle limit
     ├── ModelCut          the stream ended before the answer did
@@ -252,6 +255,20 @@ class GitMissing(ArchiveError):
     """The archive is made with the git command, and it is not installed."""
 
     retryable = False
+
+
+class OutboundError(FinnError):
+    """A request of ours to the world outside. The message names the host at most: a URL's path may open something."""
+
+
+class OutboundRefused(OutboundError):
+    """Nothing was sent to where it would have gone; the same request is refused until the URL or the name changes."""
+
+
+class OutboundFailed(OutboundError):
+    """Whether the request was taken is unknown; it may be made again."""
+
+    retryable = True
 
 
 class ModelError(FinnError):

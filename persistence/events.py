@@ -6,7 +6,7 @@ content blocks and usage are Pi's (camel case), because sessions are Pi sessions
 
     log       gap_declared  chunk_sealed  file_changed  log_recovered  entry_recovered  orphans_imported
     beads     beads_changed
-    care      breaker_changed  owner_told  token_created  token_revoked
+    care      breaker_changed  owner_told ─▶ owner_reached  token_created  token_revoked
     session   session_created  session_renamed  session_deleted  session_restored
     turn      user_message ─▶ turn_started ─▶ { message_checkpointed | call_failed | assistant_message
               | tool_started ─▶ tool_ended | steer_taken | note_added | context_cut } ─▶ turn_ended
@@ -238,11 +238,18 @@ class BreakerChanged(Event):
 
 
 class OwnerTold(Event):
-    """The owner is sent word that finn is in this state now, with what is behind it."""
+    """The owner is sent word that finn is in this state now: `bad` is every subject that is not well."""
 
     kind = "owner_told"
     status: Literal["pass", "warn", "fail"]
     text: str
+    bad: dict[str, Literal["warn", "fail"]]
+
+
+class OwnerReached(Event):
+    """All that the owner was told so far was taken at the address it was sent to."""
+
+    kind = "owner_reached"
 
 
 class TokenCreated(Event):
@@ -421,6 +428,7 @@ EVENTS: tuple[type[Event], ...] = (
     BeadsChanged,
     BreakerChanged,
     OwnerTold,
+    OwnerReached,
     TokenCreated,
     TokenRevoked,
     SessionCreated,
