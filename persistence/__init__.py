@@ -10,6 +10,7 @@ ground     errors          everything finn can say went wrong, drawn as a tree
            quarantine      where bytes go that cannot be used where they were
            redact          the secret values that never get into a record
            breaker         when to leave something alone that keeps failing
+           measure         what is counted and measured, for whoever wants to know
 
 log        frame           the bytes of one line
            scan            reads segments, whatever state they are in

@@ -97,6 +97,7 @@ class Journal:
             ids=means.ids,
             clock=means.clock,
             deliver=self._deliver,
+            observe=means.observe,
         )
         self._chunks = Chunks(Blobs(means.disk, paths.chunks))
         fetch = means.fetching("chunk")

@@ -24,7 +24,8 @@ from persistence.events import ChunkSealed, Unknown
 from persistence.fold import Fold, Folded
 from persistence.frame import GENESIS
 from persistence.lock import Lock, hold
-from persistence.recovery import Repaired, inspect, repair
+from persistence.measure import Observe, unobserved
+from persistence.recovery import Repaired, Report, inspect, repair
 from persistence.redact import Redactor
 from persistence.reigns import REIGNS
 from persistence.scan import Damage, Good, segments
@@ -75,6 +76,7 @@ class Means:
 
     `fetch` gives the bytes of a chunk or blob that is missing here, from a copy elsewhere; it is called in threads and
     raises NotFound or StoreError. With a store the log is pruned only below what the store is said to have.
+    `observe` is told what is appended.
     """
 
     disk: Disk
@@ -83,6 +85,7 @@ class Means:
     redactor: Redactor
     fetch: Fetch | None = None
     replicated: bool = False
+    observe: Observe = unobserved
 
     def fetching(self, kind: Kind) -> Callable[[str], bytes] | None:
         """`fetch` for one kind of bytes."""
@@ -126,17 +129,38 @@ def prepare(
 
 def replay(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
     """Repairs the log and folds it, in one walk."""
+    return _replayed(paths, folds, means, partial(repair, means.disk, paths.wal, paths.quarantine))
+
+
+def survey(paths: Paths, folds: tuple[Fold[Any], ...], means: Means) -> Replayed:
+    """What `replay` would come to, with everything left as it is: for who looks on, also while somebody writes.
+
+    `repaired` tells what is wrong; nothing was mended. Raises Newer, OSError.
+    """
+    return _replayed(paths, folds, means, lambda report: Repaired(report.head, report.torn_bytes, (), ""))
+
+
+def _replayed(
+    paths: Paths,
+    folds: tuple[Fold[Any], ...],
+    means: Means,
+    mend: Callable[[Report], Repaired],
+    end: Damage | None = None,
+) -> Replayed:
+    """Folds the log up to `end`, if it is known already that it ends there."""
     base, folded, problems = _base(means.disk, paths, folds)
     blobs = Blobs(means.disk, paths.blobs, _answering(means.fetching("blob")))
     walk = _Walk(base, folded, blobs, problems.append)
     known = Head(base.seq, bytes.fromhex(base.chain), base.seq)
     first = _first_segment(means.disk, paths.wal, base, folded)
     first, walk.newest = _indexed(means.disk, paths.wal, first, base.seq, walk.tails, walk.follow)
-    report = inspect(means.disk, paths.wal, first, known, walk.follow, _before(first, base, walk.newest))
-    repaired = repair(means.disk, paths.wal, paths.quarantine, report)
+    follow = walk.follow if end is None else partial(_until, end, walk.follow)
+    report = inspect(means.disk, paths.wal, first, known, follow, _before(first, base, walk.newest))
+    repaired = mend(report)
     if walk.newest and report.torn and _behind(walk.newest, report.torn):
         # Whole records behind the hole were folded before anything could tell that they go with it: once more, without.
-        return replace(replay(paths, folds, means), repaired=repaired, damage=report.damage)
+        again = _replayed(paths, folds, means, mend, report.torn)
+        return replace(again, repaired=repaired, damage=report.damage)
     epoch, last_id = walk.end()
     if last_id:
         means.ids.follow(last_id)
@@ -232,6 +256,11 @@ def _answering(fetch: Callable[[str], bytes] | None) -> Callable[[str], bytes] |
             raise NotFound(f"{sha} is not here, and {error.message}", hint=error.hint) from error
 
     return answer
+
+
+def _until(end: Damage, follow: Callable[[Good], None], found: Good) -> None:
+    if not _behind(found, end):
+        follow(found)
 
 
 def _behind(found: Good, torn: Damage) -> bool:

@@ -36,6 +36,7 @@ from persistence.errors import (
     TooLarge,
 )
 from persistence.frame import PREFIX_BYTES, RECORD_BYTES, Frame, encode, parse, vouched
+from persistence.measure import Observe, unobserved
 from persistence.scan import Control, Damage, Found, Good, scan, segment_name, segments, walk
 
 SEGMENT_BYTES = 10 << 20
@@ -105,13 +106,14 @@ class Wal:
         deliver: Deliver,
         segment_bytes: int = SEGMENT_BYTES,
         quiet_s: float = QUIET_S,
+        observe: Observe = unobserved,
     ) -> "Wal":
         """The log after `head`, as recovery left it; everything in it is durable when this returns.
 
         `deliver(written, error, failed)` is called on the log's own thread, once for each batch. Where the disk
         refuses, the log opens nevertheless, `error` says why, and every append fails.
         """
-        wal = cls(disk, wal_dir, head, epoch, ids, clock, deliver, segment_bytes, quiet_s)
+        wal = cls(disk, wal_dir, head, epoch, ids, clock, deliver, segment_bytes, quiet_s, observe)
         failed = wal._attempt(wal._adopt)
         if failed and wal._handle is None:  # what was recovered may not be durable, so nothing may be built on it
             wal._broken = StorageFailed(failed.message, hint=RESTART)
@@ -130,6 +132,7 @@ class Wal:
         deliver: Deliver,
         segment_bytes: int,
         quiet_s: float,
+        observe: Observe,
     ) -> None:
         self.head = head
         self.error: str | None = None
@@ -141,6 +144,7 @@ class Wal:
         self._deliver = deliver
         self._segment_bytes = segment_bytes
         self._quiet_s = quiet_s
+        self._observe = observe
         self._writer = ids.new()
         self._queue: SimpleQueue[Pending | None] = SimpleQueue()
         self._gate = threading.Lock()  # between the last append and close
@@ -274,6 +278,7 @@ class Wal:
             self._deliver(written, None, [])
         else:
             self._deliver([], error, batch)
+            self._observe("wal_failures", 1)
         if self._handle is not None and self._end - self._hashed > HASH_BYTES:
             self._attempt(self._hash)  # now, while those who waited are busy
 
@@ -294,10 +299,13 @@ class Wal:
         """Makes a batch durable. Raises StorageFull or OSError, and then nothing of it counts."""
         self._roll()
         frames, written, digest = self._encode(batch)
-        self._put(b"".join(frames))
+        data = b"".join(frames)
+        self._put(data)
         self._sync()
         seq = written[-1].seq
         self.head = Head(seq, digest, seq)
+        self._observe("wal_records", len(written))
+        self._observe("wal_bytes", len(data))
         return written
 
     def _encode(self, batch: list[Pending]) -> tuple[list[bytes], list[Written], bytes]:
@@ -433,8 +441,10 @@ class Wal:
 
     def _sync(self) -> None:
         assert self._handle is not None
+        began = self._clock.monotonic()
         self._disk.fdatasync(self._handle)
         self._synced = self._end
+        self._observe("wal_sync_seconds", self._clock.monotonic() - began)
 
     def _release(self) -> None:
         """Closes the file. An error tells nothing about bytes that were synced, and the descriptor is gone anyway."""
