@@ -70,7 +70,7 @@ class Check:
 
     `look` may take what it needs from the site and must not change anything; what it raises becomes a finding of its
     own. `mend` decides on the steps, in their order; none where it can do nothing. Where `alone`, they are taken only
-    while no finn has the log.
+    while no finn has the log. A check that is `far` asks a network, and is not waited for without end.
     """
 
     id: str
@@ -78,6 +78,7 @@ class Check:
     look: Callable[[Site], Seen]
     mend: Callable[[Site], Sequence[Step]] | None = None
     alone: bool = False
+    far: bool = False
 
     @property
     def category(self) -> str:
