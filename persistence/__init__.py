@@ -9,7 +9,6 @@ ground     errors          everything finn can say went wrong, drawn as a tree
            lock            one process for one log
            quarantine      where bytes go that cannot be used where they were
            redact          the secret values that never get into a record
-           breaker         when to leave something alone that keeps failing
            measure         what is counted and measured, for whoever wants to know
 
 log        frame           the bytes of one line
@@ -23,6 +22,7 @@ state      events          what can happen, and what it is once it is durable
            chunks          sealed message bodies
            codec           records as JSON, and back
            fold            the only way state changes
+           breaker         when to leave something alone that keeps failing, and what of that the log says
            streams         where the bodies of a stream are
            reigns          which writer had which epoch, from which seq on
            snapshot        folded state on disk, so that a start replays little
@@ -53,6 +53,7 @@ beads      rfc3339         times as beads have them
            edges           what a bead depends on
            changes         what may become of beads: pure decisions
            own_beads       the beads that finn keeps by itself, and what it notices
+           amends          what contradicts itself in the beads, and how each is put right
            issues          the text of the beads' file
            merge           three versions of the beads become one
            beads           tracked work: the fold, and the one door to it

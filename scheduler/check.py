@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from persistence.amends import Edit
 from scheduler.finding import Seen
 from scheduler.site import Site
 
@@ -61,7 +62,14 @@ class Ask:
     act: str
 
 
-Step = MakeFolder | SetMode | Write | Move | Remove | Ask
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Beads as they are to be: a record, with a finn that runs or without one, taken back by another record."""
+
+    edits: tuple[Edit, ...]
+
+
+Step = MakeFolder | SetMode | Write | Move | Remove | Ask | Change
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,27 @@
 """Where the doctor looks: plain values that the gateway gives, and what is read once for several checks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
 
-from persistence.clock import Clock
+from agent.models import Chosen
+from persistence.amends import Edit
+from persistence.beads import BEADS
+from persistence.clock import Clock, Ids
 from persistence.disk import Disk
-from persistence.replay import Paths
+from persistence.files import FILES
+from persistence.fold import Fold
+from persistence.git import Remote
+from persistence.redact import Redactor
+from persistence.replay import Means, Paths, Replayed, survey
 from persistence.store import Store
 from persistence.values import Json
+
+LIMIT_S = 5.0  #: how long one question to a network may take
+
+S = TypeVar("S")
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,10 @@ class Site:
     `refusal` what would make `finn serve` exit 2. `facts` are those of health, where a finn runs in this process.
     `store` opens the store that is set; it may raise FinnError, and waits for a network.
     `keys` are the names of the secrets that are set. `acts` are what a running finn can do when it is asked; they
-    may raise FinnError. `again` gives the same place as it is now.
+    may raise FinnError. `change` makes a record of changed beads, whether a finn runs or not. `again` gives the same
+    place as it is now. `network` False: nothing is asked that is not on this machine; `limit_s` bounds each question.
+    `folds` are what is folded from the log, `redactor` knows the secret values, `chosen` says which model is meant;
+    neither shows them.
     """
 
     paths: Paths
@@ -46,6 +62,15 @@ class Site:
     acts: Mapping[str, Callable[[], None]] = field(default_factory=dict)
     keys: frozenset[str] = frozenset()
     again: "Callable[[], Site] | None" = None
+    change: Callable[[Sequence[Edit]], None] | None = None
+    network: bool = True
+    limit_s: float = LIMIT_S
+    remote: Remote | None = None
+    branch: str = ""
+    release: str = ""
+    chosen: Chosen = Chosen()  # noqa: RUF009 - frozen
+    redactor: Redactor = field(default_factory=lambda: Redactor({}))
+    folds: tuple[Fold[Any], ...] = (FILES, BEADS)
 
     def renew(self) -> "Site":
         """The same place as it is now: nothing that was read of it before is remembered."""
@@ -55,3 +80,13 @@ class Site:
     def root(self) -> Path:
         """The data directory."""
         return self.paths.root
+
+    @cached_property
+    def past(self) -> Replayed:
+        """What the log says, as a start would find it. Nothing is touched. Raises Newer, OSError."""
+        ids = Ids(self.clock, lambda count: bytes(count))
+        return survey(self.paths, self.folds, Means(self.disk, self.clock, ids, Redactor({})))
+
+    def state(self, fold: Fold[S]) -> S:
+        """The state of a fold over the whole log; its first one where this site does not fold it."""
+        return self.past.folded.whole(fold) if fold in self.folds else fold.initial
