@@ -34,6 +34,7 @@ class Archiving:
         self.commit: str | None = None  #: the last one of this process
         self.seq = 0  #: the last record that the remote has, as far as this process knows
         self._place = remote.url if remote else ""
+        self._every_s = settings.archive_interval
         self._clock = clock
         self._thread = Thread("finn-archive")
         self._alone = RLock()  # one thread at a time; a commit may itself need a body that only the archive has
@@ -101,7 +102,7 @@ class Archiving:
 
     def facts(self, seq: int) -> Iterable[Fact]:
         """The same for health."""
-        yield Fact("git:lagSeconds", round(self.tier(seq).lag_s, 3), "s")
+        yield Fact("git:lagSeconds", round(self.tier(seq).lag_s, 3), "s", of=self._every_s)
         if self._error:
             yield Fact("git:lastError", self._error, output=self._error)
 

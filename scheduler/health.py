@@ -1,13 +1,14 @@
 """Is finn well? Facts that others hold in memory, judged by one table.
 
-    source() ─▶ Fact(name, value, unit) ─ JUDGES ─▶ pass | warn | fail ─▶ report
+    source() ─▶ Fact(name, value, unit) ─ RULES ─▶ pass | warn | fail ─▶ report, live
+                                                          └▶ Held, look by look ─▶ what the agent's bead says
 
 `warn` means that finn works and a person should look; `fail` is only what a restart or a person must mend. Nothing here
-waits for a disk or a network: a source gives what it knows already.
+waits for a disk or a network: a source gives what it knows already. docs/health.md shows the table.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from persistence.clock import iso
@@ -16,22 +17,273 @@ from persistence.values import Json
 Status = Literal["pass", "warn", "fail"]
 ORDER: tuple[Status, ...] = ("pass", "warn", "fail")
 
-MIB = 1024 * 1024
-DISK_WARN_BYTES = 1024 * MIB
-DISK_FAIL_BYTES = 64 * MIB
+MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that is so at this moment. `output` says what to do, where something is wrong."""
+    """One thing that is so at this moment. `output` says what is wrong, where something is.
+
+    `of` is what the value is measured by: the whole disk, the interval of a task.
+    """
 
     name: str
     value: Json
     unit: str = ""
     output: str = ""
+    of: float = 0.0
 
 
 Source = Callable[[], Iterable[Fact]]
+
+
+# ---------------------------------------------------------------- the table
+
+
+@dataclass(frozen=True, slots=True)
+class When:
+    """A condition of a fact, and its words in the table."""
+
+    words: str
+    holds: Callable[[Fact], bool]
+
+
+NEVER = When("", lambda fact: False)
+
+
+def told(words: str) -> When:
+    """Of a fact that only speaks where something should be looked at."""
+    return When(words, lambda fact: bool(fact.output))
+
+
+def over(limit: float, unit: str = "") -> When:
+    """More than so many."""
+    return When(f"over {limit:g} {unit}".strip(), lambda fact: fact.value > limit)
+
+
+def beyond(times: int, grace_s: int, interval: str) -> When:
+    """Later than the fact's own interval allows."""
+    words = f"over {times} × `{interval}` and {grace_s // 60} min"
+    return When(words, lambda fact: fact.value > times * fact.of + grace_s)
+
+
+def among(*values: Json) -> When:
+    """One of these."""
+    return When(" or ".join(f"`{value}`" for value in values), lambda fact: fact.value in values)
+
+
+def less(limit: int) -> When:
+    """Fewer bytes than that are left."""
+    return When(f"less than {limit // MIB} MiB left", lambda fact: fact.value < limit)
+
+
+def scarce(limit: int, share: float, plenty: int) -> When:
+    """The same, or a small share of a whole that is not so large that even that is plenty."""
+    words = f"over {1 - share:.0%} used with less than {plenty // GIB} GiB left; less than {limit // MIB} MiB left"
+    return When(words, lambda fact: fact.value < limit or fact.value < min(share * fact.of, plenty))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a fact tells, when it is no good, and what is to be done then."""
+
+    name: str
+    tells: str
+    warn: When = NEVER
+    fail: When = NEVER
+    do: str = ""
+
+    def judge(self, fact: Fact) -> Status:
+        """The status of such a fact."""
+        if self.fail is not NEVER and self.fail.holds(fact):
+            return "fail"
+        return "warn" if self.warn is not NEVER and self.warn.holds(fact) else "pass"
+
+
+#: A name that ends with NAME stands for one fact of each name. Facts that are not here always pass, and none is.
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "gateway:state",
+        "what this process does: `serving`, or why it takes no prompts",
+        warn=among("starting", "silent", "fenced", "draining"),
+        do="Nothing, if it passes. `silent`: mend the store that the output names. `fenced`: another instance has the "
+        "agent; stop one of the two.",
+    ),
+    Rule(
+        "settings:problems",
+        "settings that are odd",
+        warn=over(0),
+        do="Correct or remove what the output names, then restart finn.",
+    ),
+    Rule("wal:lastSeq", "the last record of the log"),
+    Rule("wal:bytes", "the size of the log on this disk"),
+    Rule(
+        "wal:error",
+        "why the log takes no records; absent while it does",
+        fail=told("whenever it is there"),
+        do="Make room, or mend the disk; finn goes on by itself. Where the output says so, restart finn.",
+    ),
+    Rule(
+        "wal:upkeep",
+        "why the last snapshot or sealing failed",
+        warn=told("whenever it is there"),
+        do="Make room, or mend the disk; it is tried again. Until then starts take longer.",
+    ),
+    Rule(
+        "wal:held",
+        "records of a kind that this release does not know",
+        warn=told("whenever it is there"),
+        do="Run the newer release that wrote them. They are kept meanwhile, and folded as nothing.",
+    ),
+    Rule("epoch", "the number of this writer's reign"),
+    Rule(
+        "recovery:source",
+        "where this start had its state from: `local`, `store`, `git` or `template`",
+        warn=told("something could not be recovered or read"),
+        do="Run `finn verify`; what could not be used is in `quarantine/`, each with a note.",
+    ),
+    Rule("store:durability", "what an acknowledgement waits for: `local` or `store`"),
+    Rule("store:lagSeq", "records that the store lacks"),
+    Rule(
+        "store:lagSeconds",
+        "how long the oldest of them has waited",
+        warn=over(90, "s"),
+        do="See `store:lastError`; where it is absent, the store is slow.",
+    ),
+    Rule(
+        "store:lastError",
+        "why the store cannot be used; absent while it can",
+        warn=told("whenever it is there"),
+        do="Mend the network, the keys or the bucket that the output names; finn goes on by itself.",
+    ),
+    Rule("store:failingSeconds", "for how long that has been so"),
+    Rule(
+        "store:unfenced",
+        "whether two instances at once would go unnoticed",
+        warn=told("whenever it is there"),
+        do="Run one instance only, or choose a store that knows `If-None-Match`.",
+    ),
+    Rule("store:toFetch", "chunks and blobs that this disk still fetches from the store"),
+    Rule(
+        "git:lagSeconds",
+        "how long the remote has lacked something",
+        warn=beyond(2, 600, "FINN_ARCHIVE_INTERVAL"),
+        do="See `git:lastError` and `task:archive`.",
+    ),
+    Rule(
+        "git:lastError",
+        "why the last commit or push failed; absent where it worked",
+        warn=told("whenever it is there"),
+        do="Mend the remote, the credentials or what the output names; it is tried again with the next archive.",
+    ),
+    Rule(
+        "identity:checksum",
+        "the hash of the identity in force",
+        warn=told("a file of the identity cannot be used"),
+        do="Mend the file in `grimoires/` that the output names; the last good text is in force until then.",
+    ),
+    Rule(
+        "model:state",
+        "the model",
+        warn=told("it has no key, or its last call failed"),
+        do="Key refused or missing: set it and restart finn. Overloaded or unreachable: wait, it is asked again with "
+        "the next prompt. Passes after the next answer.",
+    ),
+    Rule(
+        "sandbox:rung",
+        "where `bash` runs",
+        warn=told("no sandbox works here, so `bash` is refused"),
+        do="Install bubblewrap, use a kernel with Landlock, or set `FINN_SANDBOX=none`.",
+    ),
+    Rule("turn:active", "turns that run now"),
+    Rule("ws:connections", "open sockets"),
+    Rule(
+        "files:leftOut",
+        "files that are not kept everywhere",
+        warn=over(0),
+        do="Make the files that the output names smaller, move them away, or live with it: `finn status` lists them.",
+    ),
+    Rule(
+        "beads:stale",
+        "beads in progress that nobody touched for long",
+        warn=over(0),
+        do="Go on with them, or close them: `finn beads stale`.",
+    ),
+    Rule(
+        "beads:file",
+        "what is wrong with `.beads/issues.jsonl`; absent where nothing is",
+        warn=told("whenever it is there"),
+        do="Mend the lines that the output names; the file as it was is in `quarantine/`.",
+    ),
+    Rule(
+        "disk:free",
+        "what is left of the disk",
+        warn=scarce(256 * MIB, 0.2, 10 * GIB),
+        fail=less(64 * MIB),
+        do="Make room, or give it a larger disk.",
+    ),
+    Rule(
+        "disk:files",
+        "how many files more the disk takes; absent where it does not count them",
+        warn=When("less than 1,000", lambda fact: fact.value < 1000),
+        do="Remove files from this disk, or make its file system anew with more inodes.",
+    ),
+    Rule(
+        "dirs:data",
+        "the data directory that this process opened",
+        fail=among("gone", "replaced", "read-only"),
+        do="Put the directory back as it was, or restart finn. What is said until then may be lost with this process.",
+    ),
+    Rule(
+        "dirs:wal",
+        "the folder of the log that this process opened",
+        fail=among("gone", "replaced", "read-only"),
+        do="The same.",
+    ),
+    Rule(
+        "dirs:lock",
+        "the lock that this process holds",
+        warn=among("gone", "replaced"),
+        do="Restart finn, and start no second one before: the lock no longer keeps it away.",
+    ),
+    Rule(
+        "dirs:run",
+        "`run.json`, by which commands find this process",
+        warn=among("gone", "replaced"),
+        do="Restart finn; where it is replaced, look for a second one on this directory.",
+    ),
+    Rule(
+        "clock:jump",
+        "how far the wall clock jumped within the last hour",
+        warn=When("over 60 s, either way", lambda fact: abs(fact.value) > 60),
+        do="Look at the machine's time synchronisation. What is due at a time may come too early or too late.",
+    ),
+    Rule(
+        "owner:lastError",
+        "why the owner could not be told; absent where that worked",
+        warn=told("whenever it is there"),
+        do="Mend `FINN_ALERT_URL` or `FINN_PING_URL`, or what they lead to.",
+    ),
+    Rule(
+        "task:NAME",
+        "the breaker of each task: `closed`, `open` or `half_open`",
+        warn=When(
+            "`open` or `half_open`; the last run failed", lambda fact: fact.value != "closed" or bool(fact.output)
+        ),
+        do="Mend what the output names; it is tried again, or at once with `POST /api/tasks/NAME/run`.",
+    ),
+)
+
+NUMBER = Rule("", "")
+BY_NAME: Mapping[str, Rule] = {rule.name: rule for rule in RULES}
+
+
+def rule_of(name: str) -> Rule:
+    """The rule for a fact of that name."""
+    return BY_NAME.get(name) or BY_NAME.get(f"{name.partition(':')[0]}:NAME") or NUMBER
+
+
+# ---------------------------------------------------------------- judging
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,63 +294,52 @@ class Report:
     checks: Mapping[str, list[Json]]
 
 
-def _free_disk(fact: Fact) -> Status:
-    if fact.value < DISK_FAIL_BYTES:
-        return "fail"
-    return "warn" if fact.value < DISK_WARN_BYTES else "pass"
-
-
-def _told(fact: Fact) -> Status:
-    """A fact that only speaks when something should be looked at."""
-    return "warn" if fact.output else "pass"
-
-
-def _broken(fact: Fact) -> Status:
-    """A fact that only speaks when a restart or a person is needed."""
-    return "fail" if fact.output else "pass"
-
-
-JUDGES: Mapping[str, Callable[[Fact], Status]] = {
-    "wal:error": _broken,
-    "wal:upkeep": _told,
-    "wal:held": _told,
-    "gateway:state": _told,
-    "recovery:source": _told,
-    "identity:checksum": _told,
-    "model:state": _told,
-    "sandbox:rung": _told,
-    "settings:problems": _told,
-    "files:leftOut": _told,
-    "beads:stale": _told,
-    "beads:file": _told,
-    "store:lastError": _told,
-    "store:unfenced": _told,
-    "git:lastError": _told,
-    "disk:free": _free_disk,
-}  #: facts that are not named here are numbers to look at: they always pass
-
-
 def judge(sources: Iterable[Source], now: float) -> Report:
     """The state of everything, at `now` seconds since 1970."""
-    worst: Status = "pass"
-    checks: dict[str, list[Json]] = {}
-    for source in sources:
-        for fact in source():
-            status = JUDGES.get(fact.name, _well)(fact)
-            worst = max(worst, status, key=ORDER.index)
-            checks[fact.name] = [_check(fact, status, now)]
-    return Report(worst, checks)
+    time = iso(now)
+    judged = [(fact, rule_of(fact.name)) for source in sources for fact in source()]
+    checks = {fact.name: [_check(fact, rule, time)] for fact, rule in judged}
+    return Report(_worst(judged), checks)
 
 
-def _well(fact: Fact) -> Status:
-    return "pass"
+def status(sources: Iterable[Source]) -> Status:
+    """The worst of everything, for whoever may not see the rest."""
+    return _worst((fact, rule_of(fact.name)) for source in sources for fact in source())
 
 
-def _check(fact: Fact, status: Status, now: float) -> Json:
+def _worst(judged: Iterable[tuple[Fact, Rule]]) -> Status:
+    found = {rule.judge(fact) for fact, rule in judged}
+    return next((one for one in reversed(ORDER) if one in found), "pass")
+
+
+def _check(fact: Fact, rule: Rule, time: str) -> Json:
+    status = rule.judge(fact)
+    output = fact.output or (rule.do if status != "pass" else "")
     return {
         "observedValue": fact.value,
         **({"observedUnit": fact.unit} if fact.unit else {}),
         "status": status,
-        "time": iso(now),
-        **({"output": fact.output} if fact.output else {}),
+        "time": time,
+        **({"output": output} if output else {}),
     }
+
+
+# ---------------------------------------------------------------- what counts
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The status that counts: what was seen once does not. `last` is what was seen last.
+
+    It moves no further than the milder of the last two when it gets worse, than the worse of them when it gets better:
+    what flaps between warn and fail is a warn, and what flaps between warn and pass stays what it was.
+    """
+
+    status: Status = "pass"
+    last: Status = "pass"
+
+    def seen(self, status: Status) -> "Held":
+        """After one more look."""
+        best, worst = sorted((self.last, status), key=ORDER.index)
+        held = max(best, min(worst, self.status, key=ORDER.index), key=ORDER.index)
+        return replace(self, status=held, last=status)
