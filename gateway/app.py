@@ -35,16 +35,19 @@ from gateway.copies import Copies, local_tier
 from gateway.doors import NO_SOCKET, guards, layers
 from gateway.facts import own_facts, room_facts
 from gateway.hub import Close, Hub
+from gateway.metrics import Metrics, Reading, readings
 from gateway.openapi import openapi_route
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
 from gateway.routes.beads import bead_routes
 from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
+from gateway.routes.metrics import metrics_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
 from gateway.routes.storage import storage_routes
 from gateway.settings import Settings
+from gateway.tally import Tally
 from persistence.bead import Bead
 from persistence.bead_file import FOLDER, BeadFile
 from persistence.beads import BEADS, Beads
@@ -56,12 +59,13 @@ from persistence.files import FILES, Files
 from persistence.fold import Fold
 from persistence.journal import Journal
 from persistence.limits import Limits
+from persistence.measure import Observe
 from persistence.orphans import ORPHANS
 from persistence.own_beads import shown
 from persistence.redact import Redactor
 from persistence.replay import Means, Paths
 from persistence.swap import RESTORED, RESTORING, settled
-from scheduler.health import Fact, Source
+from scheduler.health import Fact, Source, judge
 
 if TYPE_CHECKING:
     from gateway.storage import Storage
@@ -98,9 +102,11 @@ class Finn:
         self._rooms: Rooms | None = None
         self._free_bytes: int | None = None
         ids = Ids(clock, entropy)
-        self._storage = _storage(settings, clock, entropy, ids)
+        self._metrics = Metrics()
+        self._storage = _storage(settings, clock, entropy, ids, self._metrics.observe)
         fetch = self._storage.fetch if self._storage is not None else None
-        self._means = Means(SystemDisk(), clock, ids, self.redactor, fetch, replicated=bool(settings.store_url))
+        replicated, observe = bool(settings.store_url), self._metrics.observe
+        self._means = Means(SystemDisk(), clock, ids, self.redactor, fetch, replicated, observe)
         self._why: FinnError | None = None  # this state, where it says more than its name
         self._on_answering: Callable[[], None] = lambda: None
         self._on_failure: Callable[[], None] = lambda: None
@@ -126,6 +132,7 @@ class Finn:
         guard = guards(self._auth, self._closed)
         routes = [
             *health_routes(self._unready, self._sources, self._auth, self._clock, release_of(self._settings)),
+            *metrics_routes(self._metrics, self._readings, guards(self._auth, lambda: None)),
             *login_routes(self._auth, guard, secure=self._entrance.secure),
             *session_routes(self.rooms, self._readers, guard),
             *bead_routes(self.rooms, self._clock, guard),
@@ -139,7 +146,9 @@ class Finn:
         ]
         app = Starlette(
             routes=routes,
-            middleware=layers(self._entrance, clock=self._clock, entropy=self._entropy),
+            middleware=layers(
+                self._entrance, clock=self._clock, entropy=self._entropy, answered=self._metrics.answered
+            ),
             exception_handlers=EXCEPTION_HANDLERS,
             lifespan=self._lifespan,
         )
@@ -266,6 +275,7 @@ class Finn:
         folder = settings.data_dir / "state" / FOLDER
         bead_file = BeadFile(beads, disk, folder, journal.paths.quarantine, self._clock, self._shown)
         journal.listen(bead_file.follow)
+        journal.listen(Tally(self._metrics.observe, [tool.declaration.name for tool in TOOLS]).follow)
         await bead_file.attempt()
         site = Site(workspace, grimoires, fence, self._clock, beads)
         agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
@@ -407,6 +417,14 @@ class Finn:
             *((self._room_facts,) if self._rooms is not None else ()),
         )
 
+    def _readings(self) -> Iterator[Reading]:
+        """The gauges of /metrics: what health is told, and what is of no interest to it."""
+        facts = [fact for source in self._sources() for fact in source()]
+        yield from readings(facts, judge([lambda: facts], self._clock.now()).status)
+        yield "streams_open", len(self._readers), {}
+        about = release_of(self._settings)
+        yield "build_info", 1, {"version": about["version"], "release": about["releaseId"]}
+
     def _own_facts(self) -> Iterable[Fact]:
         reasons = [one for one in (self._closed() or self._unready(), self._why) if one]
         return own_facts(self.state, reasons, self._settings.problems, len(self._hub))
@@ -415,14 +433,20 @@ class Finn:
         return room_facts(self.rooms(), self._free_bytes)
 
 
-def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids) -> "Storage | None":
+def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids, observe: Observe) -> "Storage | None":
     """The copies, where there are any to be: what is not set costs no import."""
     if not (settings.store_url or settings.git_remote):
         return None
     from gateway.storage import Storage
 
     return Storage(
-        settings, release_of(settings)["releaseId"], disk=SystemDisk(), clock=clock, entropy=entropy, ids=ids
+        settings,
+        release_of(settings)["releaseId"],
+        disk=SystemDisk(),
+        clock=clock,
+        entropy=entropy,
+        ids=ids,
+        observe=observe,
     )
 
 

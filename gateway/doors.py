@@ -32,6 +32,7 @@ from persistence.errors import FinnError
 Headers = Iterable[tuple[bytes, bytes]]
 GuardFor = Callable[[Scope | None], Sequence[Middleware]]  #: what a route needs, to what stands before it
 Closed = Callable[[], FinnError | None]  #: why nobody is let in at this moment; None where finn is open
+Answered = Callable[[Connection, int, float], None]  #: hears of each answer: its status, and how many seconds it took
 
 CSP = (
     "default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -78,10 +79,11 @@ def sealed(headers: Headers, own_id: str) -> list[tuple[bytes, bytes]]:
 class Envelope:
     """The outermost layer. Whatever goes wrong below, the caller gets an answer and the log gets the reason."""
 
-    def __init__(self, app: ASGIApp, *, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, app: ASGIApp, *, clock: Clock, entropy: Entropy, answered: Answered) -> None:
         self._app = app
         self._clock = clock
         self._entropy = entropy
+        self._answered = answered
 
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -108,7 +110,9 @@ class Envelope:
                 raise  # half an answer is out: uvicorn logs the error and cuts the connection
             logger.error("a request failed", exc_info=error, extra={"path": scope["path"]})
             await _apologise(scope, receive, seal, accepted=status == SWITCHED)
-        log_answer(scope, status, self._clock.monotonic() - began)
+        seconds = self._clock.monotonic() - began
+        self._answered(scope, status, seconds)
+        log_answer(scope, status, seconds)
 
 
 async def _apologise(scope: Connection, receive: Receive, send: Send, *, accepted: bool) -> None:
@@ -254,9 +258,12 @@ def _too_large() -> Refused:
 # ---------------------------------------------------------------- what the composition needs
 
 
-def layers(entrance: Entrance, *, clock: Clock, entropy: Entropy) -> Sequence[Middleware]:
+def layers(
+    entrance: Entrance, *, clock: Clock, entropy: Entropy, answered: Answered = lambda *_: None
+) -> Sequence[Middleware]:
     """The layers around the router, outermost first."""
-    return (Middleware(Envelope, clock=clock, entropy=entropy), Middleware(Doors, entrance=entrance))
+    envelope = Middleware(Envelope, clock=clock, entropy=entropy, answered=answered)
+    return (envelope, Middleware(Doors, entrance=entrance))
 
 
 def guards(auth: Auth, closed: Closed) -> GuardFor:

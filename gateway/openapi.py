@@ -86,6 +86,7 @@ OPERATIONS: tuple[Operation, ...] = (
             )
         },
     ),
+    Operation("/metrics", "get", "probe", "Everything that is counted and measured, for Prometheus", {200: None}),
     Operation("/login", "get", None, "The page of a login link", {200: None}, query=("once",)),
     Operation("/login", "post", None, "Begins a browser session", {204: None}, body=LOGIN),
     Operation("/logout", "post", None, "Ends the browser session", {204: None}),

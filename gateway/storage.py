@@ -18,6 +18,7 @@ from typing import Any
 from gateway.archiving import Archiving
 from gateway.copies import Tier
 from gateway.ground import Ground, Writer, find
+from gateway.metered import Metered
 from gateway.primary import Primary
 from gateway.replication import pause_s
 from gateway.settings import Settings
@@ -32,6 +33,7 @@ from persistence.fold import Fold
 from persistence.git import REMOTE_S
 from persistence.journal import Journal
 from persistence.layout import blob_key, chunk_key
+from persistence.measure import Observe, unobserved
 from persistence.origin import Source
 from persistence.replay import Means, Paths
 from persistence.store import Store
@@ -58,10 +60,19 @@ class Storage:
     """What this process has to do with its copies, life after life."""
 
     def __init__(
-        self, settings: Settings, release: str, *, disk: Disk, clock: Clock, entropy: Entropy, ids: Ids
+        self,
+        settings: Settings,
+        release: str,
+        *,
+        disk: Disk,
+        clock: Clock,
+        entropy: Entropy,
+        ids: Ids,
+        observe: Observe = unobserved,
     ) -> None:
         """Raises UsageError for a URL that names no store. Nothing is asked yet."""
-        self.store = store_of(settings)
+        store = store_of(settings)
+        self.store: Store | None = Metered(store, clock, observe) if store is not None else None
         self.archiving = Archiving(settings, disk, clock, ids) if settings.git_remote else None
         self._settings = settings
         self._writer = Writer(entropy(8).hex(), release, Paths(settings.data_dir), disk, clock, entropy)
