@@ -63,6 +63,9 @@ class Disk(Protocol):
     def rmdir(self, path: Path) -> None:
         """There is no such folder afterwards; an error where it holds something."""
 
+    def chmod(self, path: Path, mode: int) -> None:
+        """Who may read and write it, from here on also after a loss of power where the file can be opened."""
+
     def names(self, path: Path) -> list[str]:
         """What the folder holds, sorted; nothing if there is no such folder."""
 
@@ -115,6 +118,15 @@ class SystemDisk:
     def rmdir(self, path: Path) -> None:
         with suppress(FileNotFoundError):
             path.rmdir()
+
+    def chmod(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+        with suppress(PermissionError):  # a mode that keeps its owner out cannot be synced, and protects nothing
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
     def names(self, path: Path) -> list[str]:
         try:
