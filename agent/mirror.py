@@ -13,8 +13,9 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.session import SESSIONS, Session
 from persistence import quarantine
@@ -32,7 +33,6 @@ from persistence.events import (
     SteerTaken,
     ToolEnded,
     TurnStarted,
-    Usage,
     UserMessage,
     seq_of,
 )
@@ -61,34 +61,50 @@ def header(session: str, created_at: int, cwd: Path) -> Line:
     return {"type": "session", "version": 3, "id": session, "timestamp": iso(created_at / 1000), "cwd": str(cwd)}
 
 
-def line(record: Record, leaf: str | None, said: Record | None = None) -> Line | None:
-    """The line that a record adds below `leaf`, or None. `said` is the message that it gives its place."""
-    event = record.event
-    if isinstance(event, TurnStarted | SteerTaken) and said is not None and isinstance(said.event, UserMessage):
-        return _entry(said, event.parent, record.seq, "message", message=_user(said, said.event))
-    if isinstance(event, EntryRecovered):
-        return _recovered(as_said(record), leaf)
-    if isinstance(event, AssistantMessage):
-        return _entry(record, event.parent, record.seq, "message", message=_assistant(record, event))
-    if isinstance(event, ToolEnded):
-        return _entry(record, event.parent, record.seq, "message", message=_result(record, event))
-    if isinstance(event, NoteAdded):
-        note = {"customType": "finn.note", "content": event.text, "display": True}
-        return _entry(record, event.parent, record.seq, "custom_message", **note)
-    if isinstance(event, SessionRenamed):
-        return _entry(record, leaf, record.seq, "session_info", name=event.title)
-    if isinstance(event, ContextCut):
-        data = {"firstKept": event.first_kept, "leftOut": event.left_out}
-        return _entry(record, leaf, record.seq, "custom", customType="finn.context_cut", data=data)
+class Fact(NamedTuple):
+    """A record as its JSON says it: `data` are the fields of its event, of the version that this program writes."""
+
+    entry: str
+    seq: int
+    time: int
+    kind: str
+    data: Json
+
+
+def fact_of(record: Record) -> Fact:
+    """The record as its JSON says it; one that was recovered, as what it was, in its new place."""
+    said = as_said(record)
+    return Fact(said.entry, said.seq, said.time, said.event.kind, said.event.model_dump(mode="json"))
+
+
+def line(fact: Fact, leaf: str | None, said: Fact | None = None, *, recovered: bool = False) -> Line | None:
+    """The line that a record adds below `leaf`, or None. `said` is the message that it gives its place.
+
+    What was `recovered` brings its own place along. Raises KeyError where a field is not there.
+    """
+    kind, data = fact.kind, fact.data
+    if kind in TAKES_UP and said is not None:
+        return _message(said, data["parent"], fact.seq, _user(said))
+    if recovered:
+        made = _recovered(fact)
+        return {**made, "finnRecovered": True} if made else None
+    if kind in MESSAGES:
+        return _message(fact, data["parent"], fact.seq, MESSAGES[kind](fact))
+    if kind == NoteAdded.kind:
+        note = {"customType": "finn.note", "content": data["text"], "display": True}
+        return _entry(fact, data["parent"], fact.seq, "custom_message", **note)
+    if kind == SessionRenamed.kind:
+        return _entry(fact, leaf, fact.seq, "session_info", name=data["title"])
+    if kind == ContextCut.kind:
+        cut = {"firstKept": data["first_kept"], "leftOut": data["left_out"]}
+        return _entry(fact, leaf, fact.seq, "custom", customType="finn.context_cut", data=cut)
     return None
 
 
-def _recovered(said: Record, leaf: str | None) -> Line | None:
-    if isinstance(said.event, UserMessage):
-        made: Line | None = _entry(said, said.event.parent, said.seq, "message", message=_user(said, said.event))
-    else:
-        made = line(said, leaf) if isinstance(said.event, AssistantMessage | ToolEnded | NoteAdded) else None
-    return {**made, "finnRecovered": True} if made else None
+def _recovered(fact: Fact) -> Line | None:
+    if fact.kind == UserMessage.kind:
+        return _message(fact, fact.data["parent"], fact.seq, _user(fact))
+    return line(fact, None) if fact.kind in (*MESSAGES, NoteAdded.kind) else None
 
 
 def _back(made: Line, leaf: str | None) -> Line:
@@ -98,44 +114,50 @@ def _back(made: Line, leaf: str | None) -> Line:
     return {**own, "customType": "finn.leaf", "data": data, "finnSeq": made["finnSeq"]}
 
 
-def _entry(record: Record, parent: str | None, seq: int, kind: str, **fields: Json) -> Line:
-    stamp = iso(record.time / 1000)
-    return {"type": kind, "id": record.entry, "parentId": parent, "timestamp": stamp, **fields, "finnSeq": seq}
+def _entry(fact: Fact, parent: str | None, seq: int, kind: str, **fields: Json) -> Line:
+    stamp = iso(fact.time / 1000)
+    return {"type": kind, "id": fact.entry, "parentId": parent, "timestamp": stamp, **fields, "finnSeq": seq}
 
 
-def _user(record: Record, event: UserMessage) -> Json:
-    return {"role": "user", "content": [{"type": "text", "text": event.text}], "timestamp": record.time}
+def _message(fact: Fact, parent: str | None, seq: int, message: Json) -> Line:
+    return _entry(fact, parent, seq, "message", message=message)
 
 
-def _assistant(record: Record, event: AssistantMessage) -> Json:
+def _user(fact: Fact) -> Json:
+    return {"role": "user", "content": [{"type": "text", "text": fact.data["text"]}], "timestamp": fact.time}
+
+
+def _assistant(fact: Fact) -> Json:
+    said = fact.data
     return {
         "role": "assistant",
-        "content": [block.model_dump(mode="json", exclude_none=True) for block in event.content],
-        "api": event.api,
-        "provider": event.provider,
-        "model": event.model,
-        "usage": _usage(event.usage),
-        "stopReason": STOP_REASONS[event.stop_reason],
-        **({"errorMessage": event.error.message} if event.error else {}),
-        "timestamp": record.time,
+        "content": [{name: one for name, one in block.items() if one is not None} for block in said["content"]],
+        "api": said["api"],
+        "provider": said["provider"],
+        "model": said["model"],
+        # Pi wants a cost always; one that is unknown is shown as none.
+        "usage": {**said["usage"], "cost": said["usage"]["cost"] or FREE},
+        "stopReason": STOP_REASONS[said["stop_reason"]],
+        **({"errorMessage": said["error"]["message"]} if said["error"] else {}),
+        "timestamp": fact.time,
     }
 
 
-def _usage(usage: Usage) -> Json:
-    """Pi wants a cost always; one that is unknown is shown as none."""
-    return {**usage.model_dump(mode="json"), "cost": usage.cost.model_dump(mode="json") if usage.cost else FREE}
-
-
-def _result(record: Record, event: ToolEnded) -> Json:
+def _result(fact: Fact) -> Json:
+    said = fact.data
     return {
         "role": "toolResult",
-        "toolCallId": event.call,
-        "toolName": event.name,
-        "content": [{"type": "text", "text": event.result}],
-        **({"details": event.details} if event.details else {}),
-        "isError": event.is_error,
-        "timestamp": record.time,
+        "toolCallId": said["call"],
+        "toolName": said["name"],
+        "content": [{"type": "text", "text": said["result"]}],
+        **({"details": said["details"]} if said["details"] else {}),
+        "isError": said["is_error"],
+        "timestamp": fact.time,
     }
+
+
+TAKES_UP = (TurnStarted.kind, SteerTaken.kind)  #: give a message that waited its place
+MESSAGES: Mapping[str, Callable[[Fact], Json]] = {AssistantMessage.kind: _assistant, ToolEnded.kind: _result}
 
 
 def encode(lines: Iterable[Line]) -> bytes:
@@ -145,32 +167,54 @@ def encode(lines: Iterable[Line]) -> bytes:
 
 async def lines(journal: Journal, session: str, after: int, leaf: str | None) -> AsyncIterator[Line]:
     """The lines for everything durable after a seq."""
-    known: dict[str, Record] = {}
+    drawn = Drawn(leaf)
     while page := await journal.read(session, after=after, limit=PAGE):
         for record in page:
-            event = record.event
-            said = None
-            if isinstance(event, UserMessage):
-                known[record.entry] = record
-            elif isinstance(event, TurnStarted | SteerTaken):
-                said = known.pop(event.entry, None) or await _said(journal, session, event.entry)
-            made = line(record, leaf, said)
-            if made is None:
-                continue
-            yield made
-            if "finnRecovered" in made:
-                made = _back(made, leaf)
+            fact = fact_of(record)
+            if fact.kind in TAKES_UP and not drawn.heard(fact):
+                drawn.recall(await _said(journal, session, fact.data["entry"]))
+            for made in drawn.next(fact, recovered=isinstance(record.event, EntryRecovered)):
                 yield made
-            leaf = made["id"]
         after = page[-1].seq
 
 
-async def _said(journal: Journal, session: str, entry: str) -> Record | None:
+class Drawn:
+    """The lines of one session as its records come, one after the other."""
+
+    def __init__(self, leaf: str | None = None) -> None:
+        self.leaf = leaf  #: the id of the last line
+        self._heard: dict[str, Fact] = {}  # messages that have no place yet
+
+    def heard(self, fact: Fact) -> bool:
+        """Whether the message that the record gives its place was among those that came."""
+        return fact.data["entry"] in self._heard
+
+    def recall(self, said: Fact | None) -> None:
+        """A message that waits since before the first record that came here."""
+        if said is not None:
+            self._heard[said.entry] = said
+
+    def next(self, fact: Fact, *, recovered: bool = False) -> list[Line]:
+        """The lines that the next record adds: none, one, or two where one leads back to the leaf."""
+        if fact.kind == UserMessage.kind and not recovered:
+            self._heard[fact.entry] = fact
+            return []
+        said = self._heard.pop(fact.data["entry"], None) if fact.kind in TAKES_UP else None
+        made = line(fact, self.leaf, said, recovered=recovered)
+        if made is None:
+            return []
+        found = [made, _back(made, self.leaf)] if recovered else [made]
+        self.leaf = found[-1]["id"]
+        return found
+
+
+async def _said(journal: Journal, session: str, entry: str) -> Fact | None:
     """The message of an entry; None where its record is lost, which the health tells."""
     try:
-        return await journal.record_at(session, seq_of(entry))
+        record = await journal.record_at(session, seq_of(entry))
     except NotFound:
         return None
+    return fact_of(record) if isinstance(record.event, UserMessage) else None
 
 
 async def export(journal: Journal, session: str, state: Session, cwd: Path) -> bytes:
@@ -179,8 +223,8 @@ async def export(journal: Journal, session: str, state: Session, cwd: Path) -> b
     for waiting in state.waiting:
         said = await journal.record_at(session, seq_of(waiting.entry))
         if isinstance(said.event, UserMessage):
-            parent = found[-1]["id"] if len(found) > 1 else None
-            found.append(_entry(said, parent, said.seq, "message", message=_user(said, said.event)))
+            parent, fact = (found[-1]["id"] if len(found) > 1 else None), fact_of(said)
+            found.append(_message(fact, parent, fact.seq, _user(fact)))
     return encode(found)
 
 
@@ -196,6 +240,7 @@ class Mirror:
         self._written: dict[str, tuple[int, str | None]] = {}  # session: (seq, leaf) of the last line
         self._behind: dict[str, None] = {}  # in the order in which they fell behind
         self._wake = asyncio.Event()
+        self._resting = asyncio.Event()  # nothing is behind
 
     async def serve(self) -> None:
         """Catches up with what an earlier process left, then follows the log, until it is cancelled."""
@@ -211,13 +256,24 @@ class Mirror:
                     # A mirror is derived: the log goes on without it, and the next record looks at the file anew.
                     self._written.pop(session, None)
                     log.error("mirror of %s is behind: %s", session, error)
+            self._resting.set()
             self._wake.clear()
             await self._wake.wait()
 
+    async def anew(self) -> None:
+        """Looks at every file as a start does, and returns when all have caught up."""
+        self._written.clear()
+        self._note(self._journal.streams(SESSIONS))
+        await self._resting.wait()
+
     def _follow(self, record: Record) -> None:
         if record.stream is not None:
-            self._behind[record.stream] = None
-            self._wake.set()
+            self._note([record.stream])
+
+    def _note(self, sessions: Iterable[str]) -> None:
+        self._behind.update(dict.fromkeys(sessions))
+        self._resting.clear()
+        self._wake.set()
 
     async def _catch_up(self, session: str) -> None:
         state = self._journal.streams(SESSIONS).get(session)

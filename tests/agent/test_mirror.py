@@ -287,3 +287,13 @@ async def test_what_was_recovered_is_a_branch_and_the_last_line_is_still_the_lea
         await rename(home, "still here")
         assert (await caught_up(home, tmp_path))[-1]["name"] == "still here"
         assert list((tmp_path / "quarantine").iterdir()) == []
+
+
+async def test_files_that_somebody_took_away_are_there_again_when_all_are_looked_at_anew(tmp_path: Path) -> None:
+    async with mirrored(tmp_path) as home:
+        await home.ask("tools")
+        await caught_up(home, tmp_path)
+        before = content(tmp_path)
+        path(tmp_path).unlink()
+        await home.mirror.anew()
+        assert content(tmp_path) == before
