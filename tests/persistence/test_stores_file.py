@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def killed_after(root: Path, lines: int) -> int:
     """How many objects a writer had named when it was killed, which was soon after it had named so many."""
     with subprocess.Popen([sys.executable, "-c", WRITER, str(root)], stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        told = [line for line, _ in zip(writer.stdout, range(lines + 1), strict=False)]
+        told = list(islice(writer.stdout, lines + 1))
         writer.kill()
         told += writer.stdout.read().splitlines(keepends=True)
     return len([line for line in told if line.endswith("\n")]) - 1
