@@ -195,6 +195,7 @@ def _updated(args: argparse.Namespace, desk: Desk) -> int:
     fields |= {"remove_labels": _each(args.remove_label)} if args.remove_label else {}
     fields |= {"labels": _each(args.set_labels)} if args.set_labels else {}
     fields |= {"claim": True} if args.claim else {}
+    fields |= {"force": True} if args.force else {}
     beads = desk.beads()
     found = [desk.update(bead.id, fields) for bead in [find(beads, name) for name in args.ids]]
     if args.json:

@@ -155,7 +155,7 @@ def _update(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--assignee")
     verb.add_argument("--owner")
     verb.add_argument("--claim", action="store_true", help="yours from now on, unless it is somebody's")
-    verb.add_argument("--force", action="store_true", help=argparse.SUPPRESS)
+    verb.add_argument("--force", action="store_true", help="also begins what waits for another one")
     verb.add_argument("--due", dest="due_at")
     verb.add_argument("--defer", dest="defer_until")
     verb.add_argument("--estimate", type=int, dest="estimated_minutes")

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, field
 from typing import Any
 
-from persistence import changes, own_beads
+from persistence import amends, changes, own_beads
 from persistence.bead import Bead, parse
 from persistence.changes import Asking, Fields
 from persistence.clock import Clock
@@ -114,6 +114,10 @@ class Beads:
     async def set_health(self, *, degraded: bool) -> None:
         """What the agent's own bead says of its health."""
         await self.change("health", lambda board: own_beads.health(board.beads, self.now, degraded=degraded))
+
+    async def expire(self) -> None:
+        """Called when nobody can be at work, as at a start: what was active then has no owner any more."""
+        await self.change("expired", lambda board: amends.ownerless(board.beads, self.now))
 
     async def trip(self, task: str, why: str) -> None:
         """A task's breaker has opened."""

@@ -26,7 +26,7 @@ from persistence.edges import edges_of, find, linked, relinked
 from persistence.errors import Conflict, IllegalTransition, Invalid
 from persistence.events import By, Json
 from persistence.labels import BREAKER, DIMENSIONS, STALE
-from persistence.ready import ACTIVE, PARENT, ById
+from persistence.ready import ACTIVE, PARENT, ById, blocked, waits_for
 from persistence.rfc3339 import MICROSECOND, SECOND, nanoseconds, rfc3339
 
 Fields = Mapping[str, Json]
@@ -40,7 +40,7 @@ EXTRA = ("labels", "parent", "dependencies")
 NEW = (*PLAIN, *EXTRA, "created_by")
 CHANGING = (
     *(*PLAIN, *EXTRA, "add_labels", "remove_labels", "close_reason", "closed_by_session", "comment", "claim"),
-    *("remove_dependencies", "if_updated_at"),
+    *("remove_dependencies", "if_updated_at", "force"),
 )
 BY_TOOL = frozenset({"status", "close_reason", "closed_by_session", "comment"})  #: and of states only `closed`
 
@@ -152,6 +152,8 @@ def update(board: ById, name: str, fields: Fields, asking: Asking) -> Bead:
     changed = changed.having({key: fields[key] for key in ("close_reason", "closed_by_session") if key in fields})
     at = rfc3339(max(asking.now, bead.updated + MICROSECOND))
     changed = relinked(board, changed, fields, at, asking.author)
+    if not fields.get("force"):
+        _refuse_to_begin(board, bead, changed)
     if fields.get("comment") is not None:
         changed = _commented(board, changed, fields["comment"], at, asking.author)
     if changed.line in (bead.line, made(bead.data).line):
@@ -197,6 +199,16 @@ def _claimed(bead: Bead, asking: Asking) -> str:
     if bead.ended or labels.states(bead.labels).get("task") == "proposed":
         raise IllegalTransition(f"{bead.id} is {bead.status}", hint="make it task:ready first")
     return asking.author
+
+
+def _refuse_to_begin(board: ById, before: Bead, after: Bead) -> None:
+    """Nobody works on what waits for something else; as br has it, `force` does so all the same."""
+    if after.status != "in_progress" or before.status == "in_progress":
+        return
+    waiting = {**board, after.id: after}
+    if after.id in blocked(waiting):
+        by = ", ".join(waits_for(after, waiting)) or "what it is a part of"
+        raise Conflict(f"{after.id} is blocked by {by}", hint="end that one first, or say --force")
 
 
 def _label_changes(bead: Bead, fields: Fields) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -5,11 +5,15 @@
 
 A line that is gone from the file deletes its bead, as a tombstone that keeps all it said. What is in the file and was
 never here is taken in. Where this log is older than what was written last (it was restored), the file is right.
+
+Two versions that are each in order may not be so together: of two beads that come to be in a state for one alone, the
+younger is in it, and the other one says why it no longer is.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from persistence.amends import rivals
 from persistence.bead import Bead
 from persistence.labels import COMPUTED, state
 from persistence.rfc3339 import MICROSECOND, rfc3339
@@ -25,7 +29,10 @@ def merge(base: ById, ours: ById, theirs: ById, now: int, *, deleting: bool = Tr
     found = [_one(name, base.get(name), ours.get(name), theirs.get(name), now, deleting) for name in {*base, *theirs}]
     changed = {bead.id: bead for bead in found if bead is not None}
     others = (bead for name, bead in ours.items() if name not in changed)
-    return list(_own_refs([changed[name] for name in sorted(changed)], others))
+    merged = {bead.id: bead for bead in _own_refs([changed[name] for name in sorted(changed)], others)}
+    if merged:
+        merged |= {bead.id: bead for bead in rivals({**ours, **merged}, now)}
+    return [merged[name] for name in sorted(merged)]
 
 
 def _one(name: str, base: Bead | None, ours: Bead | None, theirs: Bead | None, now: int, deleting: bool) -> Bead | None:

@@ -149,6 +149,19 @@ class Run:
         others = [one for key, one in self.model.items() if key != name and one.status != "closed"]
         return label in ALONE and any(rivals & one.labels for one in others)
 
+    def waits(self, name: str) -> bool:
+        """Whether a bead waits for another one, by itself or by what it is a part of."""
+        thing = self.model.get(name)
+        return thing is not None and any(
+            (kind == "blocks" and (to not in self.model or self.model[to].status != "closed"))
+            or (kind == "parent-child" and self.waits(to))
+            for to, kind in thing.waits.items()
+        )
+
+    def begins(self, name: str, status: str) -> bool:
+        """Whether that status would begin work on what waits."""
+        return status == "in_progress" != self.model[name].status and self.waits(name)
+
     # ------------------------------------------------------------ operations
 
     def make(self) -> None:
@@ -191,6 +204,8 @@ class Run:
             fine = not any(self.taken(one, name) for one in {label, *opened}) and not (
                 label.startswith("run:") and thing.type != "epic"
             )
+        if fine and label in STATES and label not in thing.labels:
+            fine = not self.begins(name, MEANS.get(label, ""))
         self.update(fine, name, lambda one: one.set(label), add_labels=[label])
 
     def unlabel(self) -> None:
@@ -236,7 +251,7 @@ class Run:
         def then(one: Thing) -> None:
             one.status, one.assignee = "in_progress", "ann"
 
-        self.update(thing.status != "closed", name, then, claim=True)
+        self.update(thing.status != "closed" and not self.begins(name, "in_progress"), name, then, claim=True)
 
     def wait(self) -> None:
         name, _ = self.pick()
@@ -273,6 +288,29 @@ def test_any_operations_come_to_what_a_model_says(seed: int) -> None:
 
 
 # ---------------------------------------------------------------- one by one
+
+
+@pytest.mark.parametrize("ways", [{"claim": True}, {"status": "in_progress"}, {"add_labels": ["task:in_progress"]}])
+def test_nobody_begins_what_waits_for_something_else_unless_by_force(ways: dict[str, Any]) -> None:
+    waiting, first = bead("bd-2", blocks=["bd-1"], labels=["task:ready"]), bead("bd-1")
+    board = by_id(waiting, first)
+    with pytest.raises(Conflict, match="bd-2 is blocked by bd-1") as refused:
+        update(board, "bd-2", ways, asking())
+    assert "--force" in refused.value.hint
+    assert update(board, "bd-2", {**ways, "force": True}, asking()).status == "in_progress"
+    assert update(board, "bd-2", {**ways, "remove_dependencies": ["bd-1"]}, asking()).status == "in_progress"
+    assert update(by_id(waiting, bead("bd-1", status="closed")), "bd-2", ways, asking()).status == "in_progress"
+
+
+def test_what_is_worked_on_already_goes_on_whatever_it_waits_for() -> None:
+    board = by_id(bead("bd-2", blocks=["bd-1"], status="in_progress"), bead("bd-1"))
+    assert update(board, "bd-2", {"priority": 0, "status": "in_progress"}, asking()).priority == 0
+
+
+def test_what_is_part_of_a_bead_that_waits_does_so_too() -> None:
+    board = by_id(bead("bd-3", edges=[("parent-child", "bd-2")]), bead("bd-2", blocks=["bd-1"]), bead("bd-1"))
+    with pytest.raises(Conflict, match="bd-3 is blocked by what it is a part of"):
+        update(board, "bd-3", {"claim": True}, asking())
 
 
 def test_a_new_bead_says_what_br_says_of_one() -> None:
