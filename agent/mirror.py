@@ -262,7 +262,7 @@ class Mirror:
 
     async def anew(self) -> None:
         """Looks at every file as a start does, and returns when all have caught up."""
-        self._written.clear()
+        self._written = {}  # not cleared: a file that is being written now would be noted as it was
         self._note(self._journal.streams(SESSIONS))
         await self._resting.wait()
 
@@ -279,10 +279,10 @@ class Mirror:
         state = self._journal.streams(SESSIONS).get(session)
         if state is None or not state.created_seq:
             return
-        path = self._folder / f"{session}.jsonl"
-        if session not in self._written:
-            self._written[session] = await asyncio.to_thread(self._position, path)
-        seq, leaf = self._written[session]
+        path, written = self._folder / f"{session}.jsonl", self._written
+        if session not in written:
+            written[session] = await asyncio.to_thread(self._position, path)
+        seq, leaf = written[session]
         made = [one async for one in lines(self._journal, session, seq, leaf)]
         if seq == 0:
             made.insert(0, header(session, state.created_at, self._cwd))
@@ -290,7 +290,7 @@ class Mirror:
         elif made:
             await asyncio.to_thread(_append, path, encode(made))
         last = made[-1] if made and "finnSeq" in made[-1] else None
-        self._written[session] = (last["finnSeq"], last["id"]) if last else (seq, leaf)
+        written[session] = (last["finnSeq"], last["id"]) if last else (seq, leaf)
 
     def _position(self, path: Path) -> tuple[int, str | None]:
         """Where the file ends; a file that is not as we left it goes to quarantine and is begun anew."""
