@@ -8,7 +8,7 @@ waits for a disk or a network: a source gives what it knows already. docs/health
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from persistence.clock import iso
@@ -329,17 +329,18 @@ def _check(fact: Fact, rule: Rule, time: str) -> Json:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """The status that counts: what was seen once does not. `last` is what was seen last.
+    """The last two looks: what was seen once does not count. What did count is kept by the agent's bead."""
 
-    It moves no further than the milder of the last two when it gets worse, than the worse of them when it gets better:
-    what flaps between warn and fail is a warn, and what flaps between warn and pass stays what it was.
-    """
-
-    status: Status = "pass"
-    last: Status = "pass"
+    before: Status | None = None
+    last: Status | None = None
 
     def seen(self, status: Status) -> "Held":
         """After one more look."""
-        best, worst = sorted((self.last, status), key=ORDER.index)
-        held = max(best, min(worst, self.status, key=ORDER.index), key=ORDER.index)
-        return replace(self, status=held, last=status)
+        return Held(self.last, status)
+
+    @property
+    def degraded(self) -> bool | None:
+        """Whether finn is, where both looks say the same of it; else None: leave it as it was."""
+        if self.before is None or (self.before == "pass") != (self.last == "pass"):
+            return None
+        return self.last != "pass"
