@@ -16,6 +16,7 @@ import re
 import string
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -412,6 +413,36 @@ def read(environ: Mapping[str, str] = os.environ, flags: Mapping[str, str | None
     )
     _require_sense(settings)
     return settings
+
+
+def read_leniently(
+    environ: Mapping[str, str] | None = None, flags: Mapping[str, str | None] = NOTHING_SAID
+) -> tuple[Settings, tuple[UsageError, ...]]:
+    """The settings as far as they can be used, for who looks at what is wrong, and all that `read` would not take.
+
+    Nobody is to be served with them where anything was wrong. Touches nothing, raises nothing.
+    """
+    wrong: list[UsageError] = []
+    nothing: tuple[str, ...] = ()
+
+    def attempt(step: Callable[[], T], instead: T) -> T:
+        try:
+            return step()
+        except UsageError as error:
+            wrong.append(error)
+            return instead
+
+    said = {**_said(os.environ if environ is None else environ), **_said(flags)}
+    data_dir = _parse(SETTINGS[0], said)
+    written = _said(attempt(lambda: read_env_file(data_dir / ".env"), {}))
+    if written.pop("FINN_DATA_DIR", None):
+        wrong.append(UsageError(f"FINN_DATA_DIR stands in {data_dir / '.env'}", hint="set it in the environment"))
+    everything = {**written, **said}
+    values = {one.field: attempt(partial(_parse, one, everything), _parse(one, {})) for one in SETTINGS}
+    names = attempt(lambda: tuple(_name_problems(everything)), nothing)
+    settings = Settings(**values, problems=(*names, *_key_problems(values), *_copy_problems(values)))
+    attempt(lambda: _require_sense(settings), None)
+    return settings, tuple(wrong)
 
 
 def scrub(environ: MutableMapping[str, str] = os.environ) -> None:

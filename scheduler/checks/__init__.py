@@ -1,5 +1,57 @@
-"""Every check there is, by subject. Adding one is a line in its subject's tuple."""
+"""Everything that the doctor looks at, in the order in which it tells of it: one file a subject."""
 
 from scheduler.check import Check
+from scheduler.checks import (
+    beads,
+    config,
+    deploy,
+    dirs,
+    disk,
+    git,
+    identity,
+    model,
+    runtime,
+    sandbox,
+    security,
+    sessions,
+    snapshots,
+    store,
+    wal,
+)
 
-CHECKS: tuple[Check, ...] = ()
+CHECKS: tuple[Check, ...] = (
+    *config.CHECKS,
+    *runtime.CHECKS,
+    *dirs.CHECKS,
+    *wal.CHECKS,
+    *snapshots.CHECKS,
+    *store.CHECKS,
+    *git.CHECKS,
+    *sessions.CHECKS,
+    *beads.CHECKS,
+    *identity.CHECKS,
+    *model.CHECKS,
+    *sandbox.CHECKS,
+    *security.CHECKS,
+    *disk.CHECKS,
+    *deploy.CHECKS,
+)
+
+#: The subjects, also one that has no check of its own.
+CATEGORIES = (
+    "config",
+    "runtime",
+    "dirs",
+    "wal",
+    "snapshots",
+    "store",
+    "git",
+    "sessions",
+    "beads",
+    "identity",
+    "model",
+    "sandbox",
+    "security",
+    "disk",
+    "deploy",
+)

@@ -1,0 +1,5 @@
+"""What is looked at of: runtime."""
+
+from scheduler.check import Check
+
+CHECKS: tuple[Check, ...] = ()

@@ -1,0 +1,5 @@
+"""What is looked at of: sandbox."""
+
+from scheduler.check import Check
+
+CHECKS: tuple[Check, ...] = ()

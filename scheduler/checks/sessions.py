@@ -1,0 +1,5 @@
+"""What is looked at of: sessions."""
+
+from scheduler.check import Check
+
+CHECKS: tuple[Check, ...] = ()
