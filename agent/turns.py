@@ -25,7 +25,6 @@ from agent.session import SESSIONS, Session, Waiting, queue, text_sha
 from persistence.clock import Ids
 from persistence.errors import Busy, Draining, EmptyPrompt, FinnError, IdempotencyMismatch, NotFound, StoreUnreachable
 from persistence.events import (
-    OWNER,
     SYSTEM,
     AssistantMessage,
     By,
@@ -129,10 +128,8 @@ class Turns:
 
     # ------------------------------------------------------------ saying
 
-    async def say(
-        self, session: str, text: str, request_id: str, mode: PromptMode = "prompt", by: By = OWNER
-    ) -> Accepted:
-        """Takes a message; it is durable when this returns, and will be answered.
+    async def say(self, session: str, text: str, request_id: str, mode: PromptMode = "prompt", *, by: By) -> Accepted:
+        """Takes a message that `by` says; it is durable when this returns, and will be answered.
 
         Raises EmptyPrompt, NotFound, Draining, Busy, IdempotencyMismatch, StorageError, TooLarge, Fenced, and
         StoreUnreachable where the store takes too long to confirm it: it may yet be taken. The same request id with the
@@ -151,7 +148,7 @@ class Turns:
             return Accepted(known.turn, known.seq, repeated=True)
         if (session, request_id) in self._arriving:
             await self._arrival(self._arriving[session, request_id])
-            return await self.say(session, text, request_id, mode, by)
+            return await self.say(session, text, request_id, mode, by=by)
         if self._draining:
             raise Draining("finn is stopping and takes no new prompts", hint="it will be back in a moment")
         return await self._take_in(session, state, text, request_id, mode, by)
@@ -173,7 +170,7 @@ class Turns:
         await self._arrival(arriving)
         return Accepted(turn, arriving.result().seq)
 
-    async def record(self, event: Event, session: str, by: By = OWNER) -> Record:
+    async def record(self, event: Event, session: str, by: By) -> Record:
         """Records what somebody did to a session, as carefully as a message. Raises like `say`."""
         arriving = asyncio.ensure_future(self._record(event, session, by))
         arriving.add_done_callback(_heard)

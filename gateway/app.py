@@ -46,15 +46,17 @@ from gateway.routes.metrics import metrics_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
 from gateway.routes.storage import storage_routes
+from gateway.routes.tokens import token_routes
 from gateway.settings import Settings
 from gateway.tally import Tally
+from gateway.tokens import TOKENS, Tokens
 from persistence.bead import Bead
 from persistence.bead_file import FOLDER, BeadFile
 from persistence.beads import BEADS, Beads
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, FinnError, first
-from persistence.events import AGENT, SYSTEM
+from persistence.events import AGENT, SYSTEM, Record, TokenRevoked
 from persistence.files import FILES, Files
 from persistence.fold import Fold
 from persistence.journal import Journal
@@ -72,7 +74,7 @@ if TYPE_CHECKING:
     from persistence.cascade import Recovered
     from persistence.origin import Origin
 
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS)
+FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, TOKENS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 STALE_LOOK_S = 3600.0  #: how often it is looked for beads that lie still
 RETRY_MS = 1000  #: when a client that is sent away comes back
@@ -129,6 +131,7 @@ class Finn:
         why not; and `on_failure` when a start failed.
         """
         self._on_answering, self._on_failure = on_answering, on_failure
+        self._auth.learn(lambda: self._rooms.tokens if self._rooms is not None else None)
         guard = guards(self._auth, self._closed)
         routes = [
             *health_routes(self._unready, self._sources, self._auth, self._clock, release_of(self._settings)),
@@ -136,9 +139,10 @@ class Finn:
             *login_routes(self._auth, guard, secure=self._entrance.secure),
             *session_routes(self.rooms, self._readers, guard),
             *bead_routes(self.rooms, self._clock, guard),
+            *token_routes(self.rooms, self._clock, guard),
             *storage_routes(self.rooms, lambda: self.rooms().files, self._copies, guard),
             WebSocketRoute(
-                "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("chat")
+                "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("read")
             ),
             openapi_route(VERSION),
             NO_SOCKET,
@@ -271,10 +275,12 @@ class Finn:
             for each in roots:
                 await each.look(AGENT, own=True)
 
-        beads = Beads(journal, self._clock, *((self._storage.admit,) if self._storage is not None else ()))
+        admit = () if self._storage is None else (self._storage.admit,)
+        beads = Beads(journal, self._clock, *admit)
         folder = settings.data_dir / "state" / FOLDER
         bead_file = BeadFile(beads, disk, folder, journal.paths.quarantine, self._clock, self._shown)
         journal.listen(bead_file.follow)
+        journal.listen(self._show_out)
         journal.listen(Tally(self._metrics.observe, [tool.declaration.name for tool in TOOLS]).follow)
         await bead_file.attempt()
         site = Site(workspace, grimoires, fence, self._clock, beads)
@@ -290,6 +296,7 @@ class Finn:
             mirror=Mirror(journal, disk, mirrors, journal.paths.quarantine, workspace),
             beads=beads,
             bead_file=bead_file,
+            tokens=Tokens(journal, self._clock, self._means.ids, self._entropy, *admit),
             model=self._model,
             sandbox=fence,
             ids=self._means.ids,
@@ -303,8 +310,8 @@ class Finn:
             rooms.turns.serve(),
             rooms.mirror.serve(),
             rooms.bead_file.serve(),
-            self._hub.watch(self._auth, self._clock),
-            self._readers.watch(self._auth, self._clock),
+            self._hub.watch(self._auth),
+            self._readers.watch(self._auth),
             self._look_after(rooms),
             self._mark_stale(rooms),
             self._load(rooms),
@@ -371,6 +378,12 @@ class Finn:
             await self._storage.finish(rooms.journal, budget_s, end)
         if rooms is not None:
             rooms.turns.give_up()
+
+    def _show_out(self, record: Record) -> None:
+        """A token that is taken back ends what it had opened, at once and not when it next says something."""
+        if isinstance(record.event, TokenRevoked):
+            self._hub.stir()
+            self._readers.stir()
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):

@@ -1,12 +1,16 @@
-"""Who is asking: the owner's token, the session cookie, single-use login links, and a brake on wrong tokens.
+"""Who is asking: the owner's token, scoped tokens, the session cookie, login links, and a brake on wrong tokens.
 
     auth/token          the token, 0600; FINN_TOKEN takes its place and then no file is written
     auth/links/<hash>   one unused login link, named by a keyed hash of its code; holds the second in which it ends
 
-    token ─▶ key ─┬▶ cookie     v1.<issued>.<HMAC(key, issued)>      30 days, also after a restart
-                  └▶ link hash  HMAC(key, code)                      10 minutes, also after a restart
+    token ─▶ key ─┬▶ cookie     v1.<issued>.<HMAC(key, issued)>           30 days, also after a restart
+                  ├▶ cookie     v2.<issued>.<id>.<HMAC(key, issued, id)>  of a scoped token, no longer than that is good
+                  └▶ link hash  HMAC(key, code)                           10 minutes, also after a restart
 Another token is another key, so a rotation voids cookies and links at once. Every process that holds the directory sees
 a rotation with its next check, because each check looks whether the file is still the one that was read.
+
+Scoped tokens are in the log (tokens.py), so they are known while it is open; the owner's own needs no log. What a token
+may is looked up by its id each time, and never taken from what was sent.
 """
 
 import base64
@@ -17,17 +21,20 @@ import math
 import os
 import re
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from starlette.requests import HTTPConnection
 
 from gateway.address import bucket
-from gateway.problem import Refused
+from gateway.caller import Caller
+from gateway.problem import Refused, starting
 from gateway.secret import Secret
 from gateway.settings import strong_token
+from gateway.tokens import Token, Tokens, is_token
 from persistence.clock import Clock, Entropy
 from persistence.disk import TEMPORARY, SystemDisk, refused, replace
 from persistence.errors import Damaged, FinnError, UsageError
@@ -43,8 +50,9 @@ WRONG_LIMIT = 10  #: wrong tokens of one address within WRONG_WINDOW_S that are 
 WRONG_WINDOW_S = 60.0
 MAX_ADDRESSES = 4096  #: that are remembered for their wrong tokens
 
-Scope = Literal["probe", "read", "chat", "owner"]
-SCOPES: tuple[Scope, ...] = ("probe", "read", "chat", "owner")  #: from the smallest; see Caller.may
+COOKIE_SHAPE = re.compile(r"(?:v1\.([0-9]{1,12})|v2\.([0-9]{1,12})\.([0-9A-Z]{26}))\.[0-9a-f]{64}")
+
+Ring = Callable[[], Tokens | None]  #: the scoped tokens; None while the log is not open
 
 logger = logging.getLogger("finn.auth")
 
@@ -70,19 +78,6 @@ class Key:
 
     def sign(self, purpose: str, text: str) -> str:
         return hmac.new(_sha256(self.token.reveal()), f"finn {purpose} {text}".encode(), hashlib.sha256).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who has shown a token or a cookie, and what that opens."""
-
-    scope: Scope
-    by: Literal["token", "cookie"]
-
-    def may(self, need: Scope) -> bool:
-        if self.scope == "probe":
-            return need == "probe"
-        return SCOPES.index(self.scope) >= SCOPES.index(need)
 
 
 class Brake:
@@ -112,7 +107,7 @@ class Brake:
 
 
 class Auth:
-    """The one owner's ways in."""
+    """The ways in: the one owner's, and those that the owner gave to others."""
 
     def __init__(self, folder: Path, key: Key, *, fixed: bool, clock: Clock, entropy: Entropy) -> None:
         self._folder = folder
@@ -122,6 +117,7 @@ class Auth:
         self._entropy = entropy
         self._generation = 0
         self._brake = Brake(clock)
+        self._tokens: Ring = lambda: None
 
     @classmethod
     def open(cls, folder: Path, *, clock: Clock, entropy: Entropy, token: Secret | None = None) -> Self:
@@ -146,19 +142,51 @@ class Auth:
 
     # ------------------------------------------------------------ requests
 
+    def learn(self, tokens: Ring) -> None:
+        """Where scoped tokens are looked up from now on."""
+        self._tokens = tokens
+
     def identify(self, connection: HTTPConnection) -> Caller:
         """Who is asking. A bearer token, where one was sent, decides alone.
 
-        Raises Refused `unauthorized`, or `rate_limited` for one wrong token too many.
+        Raises Refused `unauthorized`, `rate_limited` for one wrong token too many, and `starting` for what may be a
+        scoped token while nobody can tell.
         """
         bearer = bearer_token(connection)
         if bearer is not None:
-            if self.accepts_token(bearer):
-                return Caller("owner", "token")
-            raise self.wrong(connection)
-        if self.accepts_cookie(connection.cookies.get(COOKIE, "")):
-            return Caller("owner", "cookie")
-        raise Refused("unauthorized", "this needs a token or a login", hint="`finn token` prints a login link")
+            caller = self.by_token(bearer)
+            if caller is None:
+                raise self.wrong(connection)
+        else:
+            caller = self.by_cookie(connection.cookies.get(COOKIE, ""))
+        if caller is None:
+            raise Refused("unauthorized", "this needs a token or a login", hint="`finn token` prints a login link")
+        return caller
+
+    def may_see_checks(self, connection: HTTPConnection) -> bool:
+        """Whether /health tells its checks. A scoped token that cannot be known yet is no wrong one: it is told less.
+
+        Raises Refused for a wrong one.
+        """
+        if not has_credentials(connection):
+            return False
+        try:
+            return self.identify(connection).may("probe")
+        except Refused as refused:
+            if refused.code != "starting":
+                raise
+            return False
+
+    def stands(self, caller: Caller, generation: int | None = None) -> bool:
+        """Whether what a caller has shown opens anything still.
+
+        `generation` is that of now, where it was looked up for many.
+        """
+        generation = self.generation if generation is None else generation
+        if self._clock.now() >= caller.until or (_leans_on_key(caller) and caller.generation != generation):
+            return False
+        tokens = self._tokens()
+        return caller.token is None or (tokens is not None and tokens.is_good(caller.token))
 
     def wrong(self, connection: HTTPConnection) -> Refused:
         """Counts a wrong token or link and gives the refusal it deserves."""
@@ -172,23 +200,52 @@ class Auth:
             retry_after=wait,
         )
 
+    def by_token(self, text: str) -> Caller | None:
+        """Whose token this is; None for nobody's. Raises Refused `starting` where it cannot be known yet."""
+        if self.accepts_token(text):
+            return Caller("owner", "token", generation=self._generation)
+        token = self._opened().find(text) if is_token(text) else None
+        return Caller(token.scope, "token", token.id, self._generation, _end(token)) if token else None
+
     def accepts_token(self, token: str) -> bool:
+        """Whether this is the owner's own token."""
         return self._current().matches(token)
+
+    def _opened(self) -> Tokens:
+        tokens = self._tokens()
+        if tokens is None:
+            raise starting()
+        return tokens
 
     # ------------------------------------------------------------ cookies
 
-    def new_cookie(self) -> str:
-        """The value of a session cookie that begins now."""
-        return self._cookie(int(self._clock.now()))
+    def new_cookie(self, token: str | None = None) -> str:
+        """The value of a session cookie that begins now: of the owner, or of the scoped token with that id."""
+        return self._cookie(int(self._clock.now()), token)
 
     def accepts_cookie(self, value: str) -> bool:
-        match = re.fullmatch(r"v1\.([0-9]{1,12})\.[0-9a-f]{64}", value)
-        if not match or not hmac.compare_digest(value, self._cookie(int(match[1]))):
-            return False
-        return self._clock.now() < int(match[1]) + COOKIE_S
+        """Whether a cookie lets anybody in. Raises Refused `starting` where that cannot be known yet."""
+        return self.by_cookie(value) is not None
 
-    def _cookie(self, issued: int) -> str:
-        return f"v1.{issued}.{self._current().sign('cookie', str(issued))}"
+    def by_cookie(self, value: str) -> Caller | None:
+        """Whose cookie this is; None for nobody's. Raises Refused `starting` where it cannot be known yet."""
+        match = COOKIE_SHAPE.fullmatch(value)
+        if match is None:
+            return None
+        issued, name = int(match[1] or match[2]), match[3]
+        until = float(issued + COOKIE_S)
+        if not hmac.compare_digest(value, self._cookie(issued, name)) or self._clock.now() >= until:
+            return None
+        if name is None:
+            return Caller("owner", "cookie", None, self._generation, until)
+        token = self._opened().get(name)
+        if token is None:
+            return None
+        return Caller(token.scope, "cookie", name, self._generation, min(until, _end(token)))
+
+    def _cookie(self, issued: int, token: str | None) -> str:
+        text = f"v1.{issued}" if token is None else f"v2.{issued}.{token}"
+        return f"{text}.{self._current().sign('cookie', text.partition('.')[2])}"
 
     # ------------------------------------------------------------ login links
 
@@ -283,6 +340,16 @@ def set_cookie(value: str, *, secure: bool) -> str:
     """The Set-Cookie header that begins a session, or with an empty value ends it."""
     seconds = COOKIE_S if value else 0
     return f"{COOKIE}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{'; Secure' if secure else ''}"
+
+
+def _leans_on_key(caller: Caller) -> bool:
+    """Whether a rotation of the owner's token ends what was shown: it signs every cookie, also a scoped token's."""
+    return caller.token is None or caller.by == "cookie"
+
+
+def _end(token: Token) -> float:
+    """The second in which a token ends by itself."""
+    return math.inf if token.expires is None else token.expires / 1000
 
 
 def _ends(path: Path) -> int:

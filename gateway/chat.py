@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from gateway.body import faults, parse_json
+from gateway.caller import Caller, caller_of
 from gateway.feed import Cursor, Feed
 from gateway.frames import Frame, frame
 from gateway.hub import Close, Hub
@@ -36,7 +37,7 @@ RequestId = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class Say(Value):
-    """Something the owner says."""
+    """Something that is said to the agent."""
 
     type: Literal["prompt", "steer", "follow_up"]
     text: str
@@ -80,10 +81,11 @@ class Rate:
 
 
 class Chat:
-    """One open socket on one session."""
+    """One open socket on one session. To read it takes `read`, to say anything `chat`."""
 
-    def __init__(self, socket: WebSocket, rooms: Rooms, session: str, feed: Feed, clock: Clock) -> None:
+    def __init__(self, socket: WebSocket, caller: Caller, rooms: Rooms, session: str, feed: Feed, clock: Clock) -> None:
         self._socket = socket
+        self._caller = caller
         self._rooms = rooms
         self._session = session
         self._feed = feed
@@ -154,13 +156,15 @@ class Chat:
 
     async def _hear(self, said: Say | Abort | Ping) -> None:
         turns = self._rooms.turns
+        if not isinstance(said, Ping):
+            self._caller.require("chat")
         match said:
             case Ping():
                 await self._send({"type": "pong"})
             case Abort():
                 await turns.stop(self._session)
             case Say():
-                accepted = await turns.say(self._session, said.text, said.request_id, said.type)
+                accepted = await turns.say(self._session, said.text, said.request_id, said.type, by=self._caller.who)
                 if accepted.repeated:
                     shown = frame(await self._rooms.journal.record_at(self._session, accepted.seq))
                     if shown is not None:
@@ -201,15 +205,15 @@ def chat_endpoint(open_rooms: Open, hub: Hub, clock: Clock) -> Callable[[WebSock
     """The endpoint of `/ws/{session}`."""
 
     async def chat(socket: WebSocket) -> None:
-        rooms, session = open_rooms(), socket.path_params["session"]
+        rooms, caller, session = open_rooms(), caller_of(socket), socket.path_params["session"]
         await socket.accept()
         try:
             feed = Feed(rooms, session, cursor_of(socket))
         except NotFound:
             await socket.close(Close.NO_SESSION, "there is no such session")
             return
-        guest = Chat(socket, rooms, session, feed, clock)
-        hub.enter(guest)
+        guest = Chat(socket, caller, rooms, session, feed, clock)
+        hub.enter(guest, caller)
         try:
             await guest.serve()
         except* WebSocketDisconnect:

@@ -4,6 +4,7 @@
     Doors      Host (421), then Origin for whatever could change something (403)
     routing    404, 405
     Guard      not open (503), token (401, 429), scope (403), size (413); then the body, by whoever reads it
+    Stay      what was let in is looked at again before each frame of a socket and each piece of a stream
 
 Pure ASGI: nothing here holds a request back or buffers it. An upgrade is refused before it happens, by the same answer
 that a request gets; without a valid token it is accepted and closed 4401, because a browser cannot read a status there.
@@ -20,8 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as Connection
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.auth import Auth, Scope, has_credentials, is_by_cookie
+from gateway.auth import Auth, has_credentials, is_by_cookie
 from gateway.body import MAX_BODY
+from gateway.caller import CALLER, Caller, Scope
 from gateway.hub import Close
 from gateway.logs import REQUEST_ID
 from gateway.problem import Refused, answer, internal
@@ -131,6 +133,7 @@ def log_answer(scope: Connection, status: int, seconds: float) -> None:
         "status": status,
         "ms": round(seconds * 1000, 1),
         "address": scope["client"][0] if scope.get("client") else None,
+        "actor": scope[CALLER].who.actor if CALLER in scope else None,
     }
     access.log(level, "answered", extra=fields)
 
@@ -213,19 +216,63 @@ class Guard:
                 return
             raise closed
         try:
-            self._admit(connection)
+            caller = self._admitted(connection, self._need) if self._need is not None else None
         except Refused as refused:
             if is_socket and refused.code != "forbidden_scope":
                 await _accept_and_close(receive, send, Close.UNAUTHORIZED, refused.code)
                 return
             raise
-        await self._app(scope, receive if is_socket else limited(connection, receive), send)
+        receive = receive if is_socket else limited(connection, receive)
+        if caller is not None:
+            scope[CALLER] = caller
+            stay = Stay(lambda: self._auth.stands(caller), receive, send)
+            receive, send = stay.receive, stay.send
+        await self._app(scope, receive, send)
 
-    def _admit(self, connection: HTTPConnection) -> None:
-        if self._need is None:
-            return
-        if not self._auth.identify(connection).may(self._need):
-            raise Refused("forbidden_scope", f"this needs a token of scope {self._need}", hint="`finn token create`")
+    def _admitted(self, connection: HTTPConnection, need: Scope) -> Caller:
+        caller = self._auth.identify(connection)
+        caller.require(need)
+        return caller
+
+
+class Stay:
+    """Permission to stay: a socket or a stream ends before its next frame, in or out, once it stands no longer.
+
+    An answer that is sent in one piece is not held back: it was due when it was asked for.
+    """
+
+    def __init__(self, stands: Callable[[], bool], receive: Receive, send: Send) -> None:
+        self._stands = stands
+        self._receive = receive
+        self._send = send
+        self._over = False
+
+    async def receive(self) -> Message:
+        """What the client sends, or that it is gone."""
+        message = await self._receive()
+        if message["type"] != "websocket.receive" or (not self._over and self._stands()):
+            return message
+        await self._close()
+        return {"type": "websocket.disconnect", "code": Close.UNAUTHORIZED, "reason": "unauthorized"}
+
+    async def send(self, message: Message) -> None:
+        """Passes a message on. Raises ClientDisconnect where it would go on with a stream."""
+        is_frame = message["type"] == "websocket.send"
+        if self._over or ((is_frame or message.get("more_body")) and not self._stands()):
+            await (self._close() if message["type"].startswith("websocket") else self._end())
+        else:
+            await self._send(message)
+
+    async def _close(self) -> None:
+        if not self._over:
+            self._over = True
+            await self._send({"type": "websocket.close", "code": Close.UNAUTHORIZED, "reason": "unauthorized"})
+
+    async def _end(self) -> None:
+        if not self._over:
+            self._over = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        raise ClientDisconnect
 
 
 async def _accept_and_close(receive: Receive, send: Send, code: int, reason: str) -> None:

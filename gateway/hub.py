@@ -1,13 +1,15 @@
 """Who is connected now: every open socket or stream, so that all of them can be told and closed at once."""
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from enum import IntEnum
 from typing import Protocol
 
 from gateway.auth import Auth
-from persistence.clock import Clock
+from gateway.caller import Caller
 
-WATCH_S = 1.0  #: how soon a rotated token closes what it had opened
+WATCH_S = 1.0  #: how soon a rotated or expired token closes what it had opened, where no frame goes either way
 
 
 class Close(IntEnum):
@@ -28,31 +30,45 @@ class Guest(Protocol):
 
 
 class Hub:
-    """The open connections of one kind."""
+    """The open connections of one kind, and who is at the other end."""
 
     def __init__(self) -> None:
-        self._guests: set[Guest] = set()
+        self._guests: dict[Guest, Caller] = {}
+        self._stirred = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._guests)
 
-    def enter(self, guest: Guest) -> None:
+    def enter(self, guest: Guest, caller: Caller) -> None:
         """Counts one in."""
-        self._guests.add(guest)
+        self._guests[guest] = caller
 
     def exit(self, guest: Guest) -> None:
         """Counts one out."""
-        self._guests.discard(guest)
+        self._guests.pop(guest, None)
 
     async def leave_all(self, code: int, reason: str, retry_ms: int | None = None) -> None:
         """Ends every one."""
-        await asyncio.gather(*(guest.leave(code, reason, retry_ms) for guest in list(self._guests)))
+        await _leave(list(self._guests), code, reason, retry_ms)
 
-    async def watch(self, auth: Auth, clock: Clock) -> None:
-        """Ends every one when the token becomes another one, until it is cancelled."""
-        known = auth.generation
+    def stir(self) -> None:
+        """Somebody may have lost the right to be here: `watch` looks now."""
+        self._stirred.set()
+
+    async def watch(self, auth: Auth) -> None:
+        """Ends those who say nothing and are told nothing, once what they showed opens nothing; until it is cancelled.
+
+        A frame does not wait for this: the guard looks before each one.
+        """
         while True:
-            await clock.sleep(WATCH_S)
-            if auth.generation != known:
-                known = auth.generation
-                await self.leave_all(Close.UNAUTHORIZED, "the token was changed")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._stirred.wait()
+            self._stirred.clear()
+            generation = auth.generation
+            fallen = [guest for guest, caller in self._guests.items() if not auth.stands(caller, generation)]
+            await _leave(fallen, Close.UNAUTHORIZED, "unauthorized")
+
+
+async def _leave(guests: Iterable[Guest], code: int, reason: str, retry_ms: int | None = None) -> None:
+    await asyncio.gather(*(guest.leave(code, reason, retry_ms) for guest in guests))

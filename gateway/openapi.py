@@ -58,6 +58,15 @@ BEAD = _object(
     dependency_count="integer?",
     dependent_count="integer?",
 )
+TOKEN = _object(
+    id="string",
+    name="string",
+    scope="string",
+    created_at="string",
+    expires_at="string?",
+    revoked_at="string?",
+    state="string",
+)
 BEADS = {"type": "array", "items": BEAD}
 SETTABLE = {
     **dict.fromkeys(("description", "design", "acceptance_criteria", "notes", "status", "issue_type"), "string?"),
@@ -181,6 +190,16 @@ OPERATIONS: tuple[Operation, ...] = (
             claim="boolean?",
         ),
     ),
+    Operation("/api/tokens", "get", "owner", "The scoped tokens, without their texts", {200: _object(tokens="array")}),
+    Operation(
+        "/api/tokens",
+        "post",
+        "owner",
+        "A new scoped token; its text is told this once. expires is a duration like 90d",
+        {201: {**TOKEN, "properties": {**TOKEN["properties"], "token": {"type": "string"}}}},
+        body=_object(scope="string", name="string?", expires="string?"),
+    ),
+    Operation("/api/tokens/{token}", "delete", "owner", "Takes a token back: it opens nothing any more", {204: None}),
     Operation(
         "/api/storage",
         "get",

@@ -1,16 +1,32 @@
 """The secret values that never get into a record or a log.
 
 A Redactor knows secrets by value and finds them in the forms in which they travel: plain, escaped in JSON, URL-encoded,
-and base64 at each of its three alignments. It works on bytes, before they are written; what was written is never
-searched again.
+and base64 at each of its three alignments. Of scoped tokens nobody knows the value, so they are known by their shape,
+which escaping leaves as it is. It works on bytes, before they are written; what was written is never searched again.
 """
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote
 
 MIN_SECRET = 8  #: bytes; a shorter value would blank ordinary words
+PREFIX = "finn_"  #: of the text of a scoped token
+TOKEN = re.compile(rb"finn_[A-Za-z0-9_-]{43}")  #: all of it
+TOKEN_MASK = b"[REDACTED:token]"
+
+
+def _encoded(shift: int) -> tuple[bytes, re.Pattern[bytes]]:
+    """How the text of a token begins in base64 at one alignment, and what of it is no neighbour's."""
+    prefix = PREFIX.encode()
+    begin = base64.b64encode(bytes(shift) + prefix)[(0, 2, 3)[shift] : (shift + len(prefix)) * 8 // 6]
+    rest = (shift + len(prefix) + 43) * 8 // 6 - (shift + len(prefix)) * 8 // 6
+    return begin, re.compile(rb"%b[A-Za-z0-9+/_-]{%d}" % (begin, rest))
+
+
+#: How a token begins, which a search finds fastest, and its whole shape.
+TOKEN_SHAPES = ((PREFIX.encode(), TOKEN), *(_encoded(shift) for shift in range(3)))
 
 
 def forms(value: str) -> Iterable[bytes]:
@@ -31,7 +47,7 @@ def forms(value: str) -> Iterable[bytes]:
 
 
 class Redactor:
-    """Replaces known secrets by `[REDACTED:name]`."""
+    """Replaces known secrets by `[REDACTED:name]`, and scoped tokens by `[REDACTED:token]`."""
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         """`secrets` maps the name that is shown to the value that is hidden; values under 8 bytes are left alone."""
@@ -52,8 +68,11 @@ class Redactor:
         for form, mask in self._forms:
             if data.find(form) >= 0:  # `in` tries each form as a number first, which takes longer than the search
                 data = data.replace(form, mask)
+        for beginning, shape in TOKEN_SHAPES:
+            if data.find(beginning) >= 0 and shape.search(data):
+                data = shape.sub(TOKEN_MASK, data)
         return data
 
     def text(self, text: str) -> str:
         """`text` without the secrets."""
-        return self.bytes(text.encode(errors="surrogatepass")).decode(errors="surrogatepass") if self._forms else text
+        return self.bytes(text.encode(errors="surrogatepass")).decode(errors="surrogatepass")

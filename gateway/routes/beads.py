@@ -5,24 +5,23 @@ POST /api/beads, PATCH /api/beads/{id}      durable before the answer
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from agent.running import in_time
 from gateway.body import read_model
+from gateway.caller import caller_of
 from gateway.doors import GuardFor
 from gateway.problem import Refused
-from gateway.rooms import Open, Rooms
+from gateway.rooms import Open, recorded
 from persistence.bead import Bead
 from persistence.bead_file import BeadFile
 from persistence.beads import Beads
 from persistence.clock import Clock
-from persistence.errors import NotFound, StoreUnreachable
-from persistence.events import OWNER, Value
+from persistence.errors import NotFound
+from persistence.events import Value
 from persistence.labels import STALE
 from persistence.ready import ORDERS, SORTS, Query, is_among, ready, select
 from persistence.show import counted, detailed
@@ -107,14 +106,16 @@ def bead_routes(rooms: Open, clock: Clock, guard: GuardFor) -> Sequence[BaseRout
 
     async def create(request: Request) -> Response:
         beads, new = await looked(), await read_model(request, New)
-        bead = await taken(rooms(), clock, beads.create(new.model_dump(mode="json", exclude_unset=True), OWNER))
+        made = beads.create(new.model_dump(mode="json", exclude_unset=True), caller_of(request).who)
+        bead = await recorded(rooms(), clock, made)
         return JSONResponse(counted([bead], beads.board.beads)[0], 201)
 
     async def change(request: Request) -> Response:
         beads, asked = await looked(), await read_model(request, Change)
         fields = asked.model_dump(mode="json", exclude_unset=True, exclude={"actor"})
         name = named(request, beads.board.beads)
-        bead = await taken(rooms(), clock, beads.update(name, fields, OWNER, asked.actor or ""))
+        changed = beads.update(name, fields, caller_of(request).who, asked.actor or "")
+        bead = await recorded(rooms(), clock, changed)
         return JSONResponse(counted([bead], beads.board.beads)[0])
 
     base, one = "/api/beads", "/api/beads/{bead}"
@@ -133,15 +134,6 @@ def named(request: Request, beads: Mapping[str, Bead]) -> str:
     if name not in beads:
         raise NotFound(f"there is no bead {name[:64]!r}", hint="GET /api/beads lists them")
     return name
-
-
-async def taken(rooms: Rooms, clock: Clock, change: Coroutine[Any, Any, Bead]) -> Bead:
-    """The bead as it was recorded. At level store nobody waits longer than for a prompt."""
-    coming = asyncio.ensure_future(change)
-    coming.add_done_callback(lambda done: done.cancelled() or done.exception())
-    if not await in_time(coming, rooms.journal, clock):
-        raise StoreUnreachable("the store has not confirmed this in time", hint="it is taken once the store answers")
-    return coming.result()
 
 
 def query_of(request: Request, sorts: Iterable[str]) -> Query:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.auth import Auth, has_credentials
+from gateway.auth import Auth
 from gateway.settings import Settings
 from persistence.clock import Clock
 from persistence.errors import FinnError
@@ -49,7 +49,7 @@ def health_routes(
     async def health(request: Request) -> Response:
         report = judge(sources(), clock.now())
         body = {"status": report.status, **release, "uptime": round(clock.monotonic() - began, 3)}
-        if has_credentials(request) and auth.identify(request).may("probe"):
+        if auth.may_see_checks(request):
             body["checks"] = report.checks
         return JSONResponse(body, 503 if report.status == "fail" else 200, media_type=MEDIA_TYPE)
 

@@ -51,8 +51,8 @@ def login_routes(auth: Auth, guard: GuardFor, *, secure: bool) -> Sequence[BaseR
     async def log_in(request: Request) -> Response:
         if media_type(request) == FORM:
             return await _log_in_by_form(request, auth, secure=secure)
-        await _require_good(request, auth, await read_model(request, Login))
-        return Response(status_code=HTTPStatus.NO_CONTENT, headers=_session(auth.new_cookie(), secure=secure))
+        cookie = await _cookie(request, auth, await read_model(request, Login))
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers=_session(cookie, secure=secure))
 
     async def log_out(_: Request) -> Response:
         return Response(status_code=HTTPStatus.NO_CONTENT, headers=_session("", secure=secure))
@@ -72,26 +72,32 @@ async def _log_in_by_form(request: Request, auth: Auth, *, secure: bool) -> Resp
     """For the page. A button pressed twice sends a link that is used up, by somebody who is in already."""
     form = await read_form(request)
     try:
-        await _require_good(request, auth, Login(token=form.get("token"), once=form.get("once")))
+        cookie = await _cookie(request, auth, Login(token=form.get("token"), once=form.get("once")))
     except Refused as refused:
         if auth.accepts_cookie(request.cookies.get(COOKIE, "")):
             return RedirectResponse("/", HTTPStatus.SEE_OTHER)
         wait = retry_after(refused)
         headers = {"Retry-After": wait} if wait else {}
         return page("", f"That did not work: {refused}.", status=CODES[refused.code].status, headers=headers)
-    return RedirectResponse("/", HTTPStatus.SEE_OTHER, headers=_session(auth.new_cookie(), secure=secure))
+    return RedirectResponse("/", HTTPStatus.SEE_OTHER, headers=_session(cookie, secure=secure))
 
 
-async def _require_good(request: Request, auth: Auth, login: Login) -> None:
-    """Raises Refused: `invalid_body` for neither or both, else as for any wrong token."""
+async def _cookie(request: Request, auth: Auth, login: Login) -> str:
+    """The cookie of whoever logs in: the owner's, or a scoped token's own, which opens what that one opens.
+
+    Raises Refused: `invalid_body` for neither or both, `forbidden_scope` for a probe's token, which opens nothing in a
+    browser, else as for any wrong token.
+    """
     if (login.token is None) == (login.once is None):
         raise Refused("invalid_body", "a login has either token or once", hint='send {"token": "…"}')
     if login.token is not None:
-        good = auth.accepts_token(login.token)
-    else:
-        good = await asyncio.to_thread(auth.redeem, login.once or "")
-    if not good:
-        raise auth.wrong(request)
+        caller = auth.by_token(login.token)
+        if caller is not None:
+            caller.require("read")
+            return auth.new_cookie(caller.token)
+    elif await asyncio.to_thread(auth.redeem, login.once or ""):
+        return auth.new_cookie()
+    raise auth.wrong(request)
 
 
 def _session(cookie: str, *, secure: bool) -> dict[str, str]:

@@ -15,6 +15,7 @@ from agent.mirror import export
 from agent.session import SESSIONS, Session
 from agent.turns import Accepted
 from gateway.body import read_model
+from gateway.caller import Caller, caller_of
 from gateway.doors import GuardFor
 from gateway.export import markdown
 from gateway.feed import HEARTBEAT_S, Cursor, Feed
@@ -53,7 +54,7 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
     async def create(request: Request) -> Response:
         new = await read_model(request, NewSession)
         session = rooms().ids.new()
-        record = await rooms().turns.record(SessionCreated(title=new.title), session)
+        record = await rooms().turns.record(SessionCreated(title=new.title), session, caller_of(request).who)
         body = {"id": session, "title": new.title, "created_at": iso(record.time / 1000), "seq": record.seq}
         return JSONResponse(body, 201)
 
@@ -74,13 +75,13 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
     async def rename(request: Request) -> Response:
         session, _ = found(rooms(), request)
         title = (await read_model(request, Renaming)).title
-        await rooms().turns.record(SessionRenamed(title=title), session)
+        await rooms().turns.record(SessionRenamed(title=title), session, caller_of(request).who)
         rooms().journal.announce(session, Moment("session", None, {"id": session, "title": title}))
         return JSONResponse(view(session, rooms().turns.session(session)))
 
     async def delete(request: Request) -> Response:
         session, _ = found(rooms(), request)
-        await rooms().turns.record(SessionDeleted(), session)
+        await rooms().turns.record(SessionDeleted(), session, caller_of(request).who)
         return Response(status_code=204)
 
     async def restore(request: Request) -> Response:
@@ -89,7 +90,7 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
         if state is None or not state.created_seq:
             raise unknown(session)
         if state.deleted:
-            await rooms().turns.record(SessionRestored(), session)
+            await rooms().turns.record(SessionRestored(), session, caller_of(request).who)
         return JSONResponse(view(session, rooms().turns.session(session)))
 
     async def messages(request: Request) -> Response:
@@ -110,7 +111,7 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
         request_id = request.headers.get("idempotency-key") or rooms().ids.new()
         if len(request_id) > 256:
             raise Refused("invalid_body", "Idempotency-Key is longer than 256 characters", hint="use a UUID")
-        accepted = await rooms().turns.say(session, prompt.text, request_id)
+        accepted = await rooms().turns.say(session, prompt.text, request_id, by=caller_of(request).who)
         if request.query_params.get("wait") != "true":
             return JSONResponse({"turn": accepted.turn, "seq": accepted.seq}, 202)
         return JSONResponse(await outcome(rooms(), session, accepted))
@@ -124,7 +125,9 @@ def session_routes(rooms: Open, readers: Hub, guard: GuardFor) -> Sequence[BaseR
         feed = Feed(rooms(), session, cursor_of(request))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream = EventStream(feed, rooms().journal.epoch)
-        return StreamingResponse(stream.sent(readers), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            stream.sent(readers, caller_of(request)), media_type="text/event-stream", headers=headers
+        )
 
     async def exported(request: Request) -> Response:
         session, state = found(rooms(), request)
@@ -194,11 +197,11 @@ class EventStream:
             self._last = {"type": "draining", "retry_ms": retry_ms}
         self._feed.close()
 
-    async def sent(self, readers: Hub) -> AsyncIterator[str]:
+    async def sent(self, readers: Hub, caller: Caller) -> AsyncIterator[str]:
         """Event after event; a comment now and then keeps proxies from hanging up."""
         frames = aiter(self._feed)
         waiting: asyncio.Task[Frame] | None = None
-        readers.enter(self)
+        readers.enter(self, caller)
         try:
             while True:
                 waiting = waiting or asyncio.ensure_future(anext(frames))

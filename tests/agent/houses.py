@@ -160,12 +160,12 @@ class House:
 
     async def say(self, text: str, mode: PromptMode = "prompt", session: str = SESSION) -> int:
         """Says it under a request id of its own; gives its seq."""
-        accepted = await self.turns.say(session, text, f"r{next(self._numbers)} {text[:20]}", mode)
+        accepted = await self.turns.say(session, text, f"r{next(self._numbers)} {text[:20]}", mode, by=OWNER)
         return accepted.seq
 
     async def ask(self, text: str, session: str = SESSION) -> Outcome:
         """Says it and waits for the end of its turn."""
-        accepted = await self.turns.say(session, text, f"r{next(self._numbers)} {text[:20]}")
+        accepted = await self.turns.say(session, text, f"r{next(self._numbers)} {text[:20]}", by=OWNER)
         return await self.turns.outcome(session, accepted)
 
     def state(self, session: str = SESSION) -> Session:

@@ -165,7 +165,7 @@ async def test_a_message_that_its_turn_did_not_hear_any_more_gets_a_turn_of_its_
     async with house(tmp_path, SLOW) as home:
         await home.say("go")
         await streaming(home)
-        accepted = await home.turns.say(SESSION, "too late", "late", "steer")
+        accepted = await home.turns.say(SESSION, "too late", "late", "steer", by=OWNER)
         await home.turns.stop(SESSION)
         await home.until(lambda: home.turns.active == 1 and not home.state().waiting)
         await streaming(home)
@@ -181,18 +181,18 @@ async def test_a_message_that_its_turn_did_not_hear_any_more_gets_a_turn_of_its_
 
 async def test_a_repeated_request_gets_the_first_answer_and_is_not_run_again(tmp_path: Path) -> None:
     async with house(tmp_path, QUICK) as home:
-        first = await home.turns.say(SESSION, "hi", "id")
-        again = await asyncio.gather(*(home.turns.say(SESSION, "hi", "id") for _ in range(5)))
+        first = await home.turns.say(SESSION, "hi", "id", by=OWNER)
+        again = await asyncio.gather(*(home.turns.say(SESSION, "hi", "id", by=OWNER) for _ in range(5)))
         assert {(one.turn, one.seq, one.repeated) for one in again} == {(first.turn, first.seq, True)}
         await home.idle()
     async with house(tmp_path, QUICK) as home:
-        assert (await home.turns.say(SESSION, "hi", "id")).seq == first.seq, "also after a restart"
+        assert (await home.turns.say(SESSION, "hi", "id", by=OWNER)).seq == first.seq, "also after a restart"
         assert stories(await home.log()).count("prompt: hi") == 1
 
 
 async def test_the_same_request_arriving_many_times_at_once_is_one_prompt(tmp_path: Path) -> None:
     async with house(tmp_path, QUICK) as home:
-        answers = await asyncio.gather(*(home.turns.say(SESSION, "hi", "id") for _ in range(20)))
+        answers = await asyncio.gather(*(home.turns.say(SESSION, "hi", "id", by=OWNER) for _ in range(20)))
         assert len({(one.turn, one.seq) for one in answers}) == 1
         assert sum(not one.repeated for one in answers) == 1
         await home.idle()
@@ -201,12 +201,12 @@ async def test_the_same_request_arriving_many_times_at_once_is_one_prompt(tmp_pa
 
 async def test_a_request_id_with_another_text_is_a_mismatch_also_while_the_first_arrives(tmp_path: Path) -> None:
     async with house(tmp_path, QUICK) as home:
-        texts = [home.turns.say(SESSION, text, "id") for text in ("hi", "ho", "hi")]
+        texts = [home.turns.say(SESSION, text, "id", by=OWNER) for text in ("hi", "ho", "hi")]
         results = await asyncio.gather(*texts, return_exceptions=True)
         assert [type(one).__name__ for one in results] == ["Accepted", "IdempotencyMismatch", "Accepted"]
         with pytest.raises(IdempotencyMismatch):
-            await home.turns.say(SESSION, "ho", "id")
-        assert await home.turns.say(SESSION, "ho", "other id")
+            await home.turns.say(SESSION, "ho", "id", by=OWNER)
+        assert await home.turns.say(SESSION, "ho", "other id", by=OWNER)
 
 
 @pytest.mark.parametrize(("session", "text", "error"), [(SESSION, " \n", EmptyPrompt), ("nobody", "hi", NotFound)])
@@ -216,7 +216,7 @@ async def test_what_cannot_be_taken_is_refused_and_leaves_no_trace(
     async with house(tmp_path, QUICK) as home:
         seq = home.journal.seq
         with pytest.raises(error):
-            await home.turns.say(session, text, "id")
+            await home.turns.say(session, text, "id", by=OWNER)
         assert home.journal.seq == seq
 
 
@@ -225,7 +225,7 @@ async def test_what_cannot_be_taken_is_refused_and_leaves_no_trace(
 
 async def test_a_stopped_turn_keeps_its_beginning_and_the_queue_goes_on(tmp_path: Path) -> None:
     async with house(tmp_path, SLOW) as home:
-        accepted = await home.turns.say(SESSION, "one", "1")
+        accepted = await home.turns.say(SESSION, "one", "1", by=OWNER)
         await streaming(home)
         await home.say("two")
         assert await home.turns.stop(SESSION)
@@ -242,7 +242,7 @@ async def test_a_stopped_turn_keeps_its_beginning_and_the_queue_goes_on(tmp_path
 async def test_a_deleted_session_stops_and_takes_nothing_and_what_waited_runs_when_it_is_back(tmp_path: Path) -> None:
     async with house(tmp_path, SLOW) as home:
         await home.say("one")
-        waiting = await home.turns.say(SESSION, "two", "2")
+        waiting = await home.turns.say(SESSION, "two", "2", by=OWNER)
         await streaming(home)
         asked = asyncio.create_task(home.turns.outcome(SESSION, waiting))
         await home.journal.commit(SessionDeleted(), stream=SESSION, by=OWNER)
@@ -261,8 +261,8 @@ async def test_a_deleted_session_stops_and_takes_nothing_and_what_waited_runs_wh
 
 async def test_a_drain_closes_what_runs_keeps_what_waits_and_the_next_start_runs_it(tmp_path: Path) -> None:
     async with house(tmp_path, SLOW) as home:
-        running = await home.turns.say(SESSION, "one", "1")
-        waiting = await home.turns.say(SESSION, "two", "2")
+        running = await home.turns.say(SESSION, "one", "1", by=OWNER)
+        waiting = await home.turns.say(SESSION, "two", "2", by=OWNER)
         await streaming(home)
         outcomes = [asyncio.create_task(home.turns.outcome(SESSION, one)) for one in (running, waiting)]
         await home.turns.drain()
@@ -273,7 +273,7 @@ async def test_a_drain_closes_what_runs_keeps_what_waits_and_the_next_start_runs
             await home.turns.outcome(SESSION, waiting)
         with pytest.raises(Draining):
             await home.say("three")
-        assert (await home.turns.say(SESSION, "two", "2")).repeated, "what is known is answered still"
+        assert (await home.turns.say(SESSION, "two", "2", by=OWNER)).repeated, "what is known is answered still"
         story = stories(await home.log())
         assert story[-3:] == ["interrupted: one", f"note: {NOTE}", "ended: interrupted"]
     async with house(tmp_path, QUICK) as home:

@@ -9,7 +9,7 @@ import pytest
 from agent.running import STORE_WAIT_S
 from agent.turns import Accepted
 from persistence.errors import Fenced, StoreUnreachable, first
-from persistence.events import Record, TurnEnded
+from persistence.events import OWNER, Record, TurnEnded
 from persistence.subscription import Moment, Subscription
 from tests.agent.houses import SESSION, House, house
 
@@ -53,7 +53,7 @@ async def test_a_prompt_that_the_store_does_not_confirm_is_refused_after_ten_sec
 ) -> None:
     async with house(tmp_path, QUICK) as home:
         hold(home)
-        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r"))
+        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r", by=OWNER))
         await durable(home)
         home.clock.advance(STORE_WAIT_S - 0.1)
         await settled()
@@ -61,7 +61,7 @@ async def test_a_prompt_that_the_store_does_not_confirm_is_refused_after_ten_sec
         home.clock.advance(0.2)
         with pytest.raises(StoreUnreachable, match="10 s"):
             await saying
-        again = asyncio.create_task(home.turns.say(SESSION, "hi", "r"))
+        again = asyncio.create_task(home.turns.say(SESSION, "hi", "r", by=OWNER))
         await asyncio.sleep(0)
         following = asyncio.create_task(follow(home))
         accepted = await again
@@ -74,7 +74,7 @@ async def test_a_prompt_that_the_store_does_not_confirm_is_refused_after_ten_sec
 async def test_a_turn_that_waits_for_the_store_says_so_and_goes_on_when_it_answers(tmp_path: Path) -> None:
     async with house(tmp_path, QUICK) as home:
         hold(home)
-        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r"))
+        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r", by=OWNER))
         await durable(home)
         subscription = home.journal.subscribe(SESSION)
         home.journal.confirm(home.journal.durable)
@@ -103,7 +103,7 @@ async def test_a_fence_ends_the_turns_and_whoever_waits_for_them(tmp_path: Path)
     async with house(tmp_path, QUICK, served=False) as home:
         hold(home)
         serving = asyncio.create_task(home.turns.serve())
-        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r"))
+        saying = asyncio.create_task(home.turns.say(SESSION, "hi", "r", by=OWNER))
         await durable(home)
         home.journal.confirm(home.journal.durable)
         accepted: Accepted = await saying
@@ -117,5 +117,7 @@ async def test_a_fence_ends_the_turns_and_whoever_waits_for_them(tmp_path: Path)
         assert [item async for item in watching if isinstance(item, Record)] == []
         assert not any(isinstance(record.event, TurnEnded) for record in home.records)
         with pytest.raises(Fenced):
-            await home.turns.say(SESSION, "again", "r2")
-        assert (await home.turns.say(SESSION, "hi", "r")) == Accepted(accepted.turn, accepted.seq, repeated=True)
+            await home.turns.say(SESSION, "again", "r2", by=OWNER)
+        assert (await home.turns.say(SESSION, "hi", "r", by=OWNER)) == Accepted(
+            accepted.turn, accepted.seq, repeated=True
+        )

@@ -17,16 +17,14 @@ from gateway.auth import (
     COOKIE_S,
     LINK_S,
     MAX_ADDRESSES,
-    SCOPES,
     WRONG_LIMIT,
     WRONG_WINDOW_S,
     Auth,
     Brake,
-    Caller,
-    Scope,
     rotate,
     set_cookie,
 )
+from gateway.caller import SCOPES, Caller, Scope
 from gateway.problem import Refused
 from gateway.secret import Secret
 from gateway.settings import TOKEN_BITS, token_bits
@@ -266,13 +264,13 @@ def test_the_token_and_the_cookie_each_show_the_owner(folder: Path) -> None:
     by_token = connection(("Authorization", f"bearer {auth.token.reveal()}"))
     by_cookie = connection(("Cookie", f"theme=dark; finn_session={auth.new_cookie()}"))
     assert auth.identify(by_token) == Caller("owner", "token")
-    assert auth.identify(by_cookie) == Caller("owner", "cookie")
+    assert auth.identify(by_cookie) == Caller("owner", "cookie", until=FakeClock().now() + COOKIE_S)
 
 
 def test_another_scheme_is_a_proxys_business(folder: Path) -> None:
     auth = open_auth(folder)
     both = connection(("Authorization", "Basic bWU6cHc="), ("Cookie", f"finn_session={auth.new_cookie()}"))
-    assert auth.identify(both) == Caller("owner", "cookie")
+    assert auth.identify(both).by == "cookie"
 
 
 def test_what_is_missing_is_refused_however_often_and_never_counted(folder: Path) -> None:

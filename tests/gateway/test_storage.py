@@ -18,7 +18,7 @@ from gateway.auth import Auth
 from gateway.settings import read
 from persistence.clock import SystemClock, system_entropy
 from persistence.errors import Exists, StoreUnreachable
-from persistence.events import SessionCreated
+from persistence.events import OWNER, SessionCreated
 from persistence.layout import log_key, manifest_key
 from persistence.remote import look
 from persistence.store import Store
@@ -60,13 +60,13 @@ class Living:
         """A new session."""
         rooms = self.finn.rooms()
         name = rooms.ids.new()
-        await rooms.turns.record(SessionCreated(title="new"), name)
+        await rooms.turns.record(SessionCreated(title="new"), name, OWNER)
         return name
 
     async def say(self, session: str, text: str) -> str:
         """Says something; the answer."""
         turns = self.finn.rooms().turns
-        return (await turns.outcome(session, await turns.say(session, text, text))).reply
+        return (await turns.outcome(session, await turns.say(session, text, text, by=OWNER))).reply
 
     async def saved(self) -> None:
         """Returns when the store has everything."""
