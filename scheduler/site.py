@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from agent.models import Chosen
 from persistence.amends import Edit
 from persistence.beads import BEADS
+from persistence.breaker import BREAKERS
 from persistence.clock import Clock, Ids
 from persistence.disk import Disk
 from persistence.files import FILES
@@ -70,7 +71,7 @@ class Site:
     release: str = ""
     chosen: Chosen = Chosen()  # noqa: RUF009 - frozen
     redactor: Redactor = field(default_factory=lambda: Redactor({}))
-    folds: tuple[Fold[Any], ...] = (FILES, BEADS)
+    folds: tuple[Fold[Any], ...] = (FILES, BEADS, BREAKERS)
 
     def renew(self) -> "Site":
         """The same place as it is now: nothing that was read of it before is remembered."""
