@@ -7,13 +7,14 @@ Desk ─┬─ Far   HTTP of the running gateway
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.client import Client, Unreachable, running
 from gateway.settings import Settings
+from persistence.amends import Edit
 from persistence.bead import Bead
 from persistence.bead_file import FOLDER, BeadFile
 from persistence.beads import Beads
@@ -124,6 +125,11 @@ class Near:
     def update(self, name: str, fields: Mapping[str, Json]) -> Bead:
         self._refuse()
         return self._runner.run(self._opened()[1].update(name, fields, OWNER, self._actor))
+
+    def mend(self, edits: Sequence[Edit]) -> None:
+        """Makes beads what the doctor wants them to be. Raises Conflict, Fenced, StorageError."""
+        self._refuse()
+        self._runner.run(self._opened()[1].mend(edits, OWNER))
 
     def close(self) -> None:
         """Writes the file and lets go of the log. Raises StorageError where that fails: the log has it all the same."""

@@ -119,6 +119,10 @@ class Beads:
         """Called when nobody can be at work, as at a start: what was active then has no owner any more."""
         await self.change("expired", lambda board: amends.ownerless(board.beads, self.now))
 
+    async def mend(self, edits: Sequence[amends.Edit], by: By) -> None:
+        """Makes beads what the edits want. Raises Conflict where one was changed meanwhile; then none is."""
+        await self.change("mended", lambda board: amends.put(board.beads, edits, self.now), by)
+
     async def trip(self, task: str, why: str) -> None:
         """A task's breaker has opened."""
         words = self._journal.redact(why)
