@@ -46,13 +46,16 @@ from gateway.routes.metrics import metrics_routes
 from gateway.routes.page import page_routes
 from gateway.routes.sessions import session_routes
 from gateway.routes.storage import storage_routes
+from gateway.routes.tasks import task_routes
 from gateway.routes.tokens import token_routes
 from gateway.settings import Settings
 from gateway.tally import Tally
+from gateway.tasks import Parts, scheduler_of, task_facts
 from gateway.tokens import TOKENS, Tokens
 from persistence.bead import Bead
 from persistence.bead_file import FOLDER, BeadFile
 from persistence.beads import BEADS, Beads
+from persistence.breaker import BREAKERS
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, FinnError, first
@@ -68,15 +71,15 @@ from persistence.redact import Redactor
 from persistence.replay import Means, Paths
 from persistence.swap import RESTORED, RESTORING, settled
 from scheduler.health import Fact, Source, judge
+from scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from gateway.storage import Storage
     from persistence.cascade import Recovered
     from persistence.origin import Origin
 
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, TOKENS)
+FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, BREAKERS, TOKENS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
-STALE_LOOK_S = 3600.0  #: how often it is looked for beads that lie still
 RETRY_MS = 1000  #: when a client that is sent away comes back
 QUIET_S = 10.0  #: a start that takes longer says where it is before it is ready
 ASK_AGAIN_S = (0.2, 1.0, 2.0, 5.0)  #: between two attempts to learn the past, where no copy answers
@@ -102,6 +105,7 @@ class Finn:
         self._hub = Hub()  # the sockets
         self._readers = Hub()  # the event streams
         self._rooms: Rooms | None = None
+        self._scheduler: Scheduler | None = None
         self._free_bytes: int | None = None
         ids = Ids(clock, entropy)
         self._metrics = Metrics()
@@ -141,6 +145,7 @@ class Finn:
             *bead_routes(self.rooms, self._clock, guard),
             *token_routes(self.rooms, self._clock, guard),
             *storage_routes(self.rooms, lambda: self.rooms().files, self._copies, guard),
+            *task_routes(self._tasks, self._clock, guard),
             WebSocketRoute(
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("read")
             ),
@@ -196,8 +201,8 @@ class Finn:
             self._storage.attach(rooms.journal, recovered)
         try:
             async with asyncio.TaskGroup() as group:
-                for task in self._tasks(rooms):
-                    group.create_task(task)
+                for activity in self._activities(rooms):
+                    group.create_task(activity)
                 await self._become("serving")
         except* Fenced as fenced:
             log.warning("another instance has taken over: %s", first(fenced))
@@ -212,7 +217,7 @@ class Finn:
         await self._send_all_away()
         await self._storage.retire()
         await rooms.journal.close()
-        self._rooms = None
+        self._rooms = self._scheduler = None
 
     async def _stand_by(self) -> None:
         """Returns when this process may act: at once, or when the one that took over has stopped or is dead."""
@@ -283,6 +288,7 @@ class Finn:
         journal.listen(self._show_out)
         journal.listen(Tally(self._metrics.observe, [tool.declaration.name for tool in TOOLS]).follow)
         await bead_file.attempt()
+        await beads.expire()
         site = Site(workspace, grimoires, fence, self._clock, beads)
         agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
         turns = Turns(journal, agent, identity, self._means.ids)
@@ -303,8 +309,11 @@ class Finn:
             workspace=workspace,
         )
 
-    def _tasks(self, rooms: Rooms) -> Iterable[Coroutine[None, None, None]]:
+    def _activities(self, rooms: Rooms) -> Iterable[Coroutine[None, None, None]]:
         """What goes on beside the requests."""
+        parts = Parts(self._settings, FOLDS, self._means, rooms.journal, rooms.beads, self._storage, self._look_at_disk)
+        scheduler, ledger = scheduler_of(parts, self._clock, self._entropy, self._metrics.observe)
+        self._scheduler = scheduler
         return (
             rooms.journal.tend(),
             rooms.turns.serve(),
@@ -313,17 +322,16 @@ class Finn:
             self._hub.watch(self._auth),
             self._readers.watch(self._auth),
             self._look_after(rooms),
-            self._mark_stale(rooms),
+            scheduler.serve(),
+            ledger.serve(),
             self._load(rooms),
-            *(self._storage.tasks() if self._storage is not None else ()),
+            *(self._storage.serve() if self._storage is not None else ()),
         )
 
     async def _look_after(self, rooms: Rooms) -> None:
-        """Sees what people changed in the files, and how full the disk is."""
+        """Sees what people changed in the files."""
         while True:
             await self._look_at_files(rooms)
-            usage = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
-            self._free_bytes = usage.free
             await self._clock.sleep(LOOK_S)
 
     async def _look_at_files(self, rooms: Rooms) -> None:
@@ -338,16 +346,18 @@ class Finn:
         except (FinnError, OSError) as error:
             log.error("the files cannot be looked at: %s", error)
 
-    async def _mark_stale(self, rooms: Rooms) -> None:
-        """Labels beads that lie still. What fails is tried again with the next look."""
-        while True:
-            try:
-                await rooms.beads.mark_stale(self._settings.stale_beads_after)
-            except Fenced:
-                raise
-            except FinnError as error:
-                log.error("stale beads cannot be labelled: %s", error)
-            await self._clock.sleep(STALE_LOOK_S)
+    async def _look_at_disk(self) -> None:
+        usage = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
+        self._free_bytes = usage.free
+
+    def _tasks(self) -> Scheduler:
+        """The tasks of this life, for routes behind a guard."""
+        self.rooms()
+        assert self._scheduler is not None
+        return self._scheduler
+
+    def _task_facts(self) -> Iterable[Fact]:
+        return task_facts(self._tasks().runs, self._clock.monotonic())
 
     async def _load(self, rooms: Rooms) -> None:
         """Imports what the first answer will need."""
@@ -427,7 +437,7 @@ class Finn:
         return (
             self._own_facts,
             *((self._storage.facts,) if self._storage is not None else ()),
-            *((self._room_facts,) if self._rooms is not None else ()),
+            *((self._room_facts, self._task_facts) if self._rooms is not None and self._scheduler is not None else ()),
         )
 
     def _readings(self) -> Iterator[Reading]:

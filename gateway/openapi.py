@@ -67,6 +67,16 @@ TOKEN = _object(
     revoked_at="string?",
     state="string",
 )
+TASK = _object(
+    name="string",
+    every_s="number",
+    state="string",
+    failures="integer",
+    running="boolean",
+    last_run="string?",
+    last_error="string?",
+    next_run="string",
+)
 BEADS = {"type": "array", "items": BEAD}
 SETTABLE = {
     **dict.fromkeys(("description", "design", "acceptance_criteria", "notes", "status", "issue_type"), "string?"),
@@ -206,6 +216,14 @@ OPERATIONS: tuple[Operation, ...] = (
         "read",
         "What is kept where: the tiers, the files and who has them, and what is left out",
         {200: _object(seq="integer", epoch="integer", tiers="array", inventory="array", left_out="array")},
+    ),
+    Operation("/api/tasks", "get", "read", "How each periodic task stands", {200: _object(tasks="array")}),
+    Operation(
+        "/api/tasks/{name}/run",
+        "post",
+        "owner",
+        "Runs a task now and answers when it has ended; for one that is left alone this is the probe",
+        {200: TASK},
     ),
     Operation("/openapi.json", "get", None, "This description", {200: None}),
 )

@@ -1,6 +1,6 @@
 """The copies of the log beyond this machine: the store within a second, git within the hour.
 
-    recover ─▶ attach(journal): a primary ─▶ tasks ─▶ finish
+    recover ─▶ attach(journal): a primary ─▶ serve ─▶ finish
        ▲                                     │
        └────────── stand_by ◀── retire ◀── Fenced: another instance has taken over
 
@@ -13,6 +13,7 @@ import logging
 from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from gateway.archiving import Archiving
@@ -22,9 +23,10 @@ from gateway.metered import Metered
 from gateway.primary import Primary
 from gateway.replication import pause_s
 from gateway.settings import Settings
-from gateway.sources import store_of
+from gateway.sources import archive_of, remote_of, store_of
 from gateway.threads import Thread
 from persistence import cascade, standby
+from persistence.archive import Archive
 from persistence.cascade import Recovered
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import Disk
@@ -34,16 +36,11 @@ from persistence.git import REMOTE_S
 from persistence.journal import Journal
 from persistence.layout import blob_key, chunk_key
 from persistence.measure import Observe, unobserved
-from persistence.origin import Source
 from persistence.replay import Means, Paths
 from persistence.store import Store
 from scheduler.health import Fact
-from scheduler.scheduler import Scheduler, Task
 
 PATIENCE_S = 5.0  #: a start waits so long for the copies, if the disk has the log itself
-SETTLE_S = 60.0  #: after a claim, until what the one before kept back has surely arrived
-HOUR_S, DAY_S = 3600.0, 86_400.0
-ANSWER_S, ARCHIVE_S = 10.0, 600.0  #: the longest that these tasks may take
 FLUSH_SHARE, RELEASE_SHARE = 0.25, 0.15  #: of the budget of a stop
 PUSH_S = 5.0  #: what a stop must have left to push as well
 CLOSING_S = 0.5  #: what it leaves for closing the log
@@ -77,11 +74,11 @@ class Storage:
         self._settings = settings
         self._writer = Writer(entropy(8).hex(), release, Paths(settings.data_dir), disk, clock, entropy)
         self._clock = clock
-        self._asking = Thread("finn-store")
+        self._ids = ids
+        self._asking, self._drilling = Thread("finn-store"), Thread("finn-drill")
         self._ground: Ground | None = None  # once the store has said what it holds
         self._journal: Journal | None = None
         self._primary: Primary | None = None
-        self._scheduler: Scheduler | None = None
         self._fenced = False
         self._error = ""  # why the store cannot be used, while nothing is recovered or this process stands by
         self._since: float | None = None
@@ -186,30 +183,35 @@ class Storage:
             journal.hold()
         if self.store is not None:
             self._primary = Primary(self._writer, self.store, self._find, journal, recovered)
-        self._scheduler = Scheduler(self._tasks(journal, recovered.origin.source), self._clock)
 
-    def tasks(self) -> Iterable[Coroutine[None, None, None]]:
-        """What goes on beside the requests. Each raises Fenced."""
-        if self._scheduler is not None:
-            yield self._scheduler.serve()
+    def serve(self) -> Iterable[Coroutine[None, None, None]]:
+        """What goes on beside the requests and the tasks. Each raises Fenced."""
         if self._primary is not None:
             yield self._primary.serve()
 
-    def _tasks(self, journal: Journal, source: Source) -> Iterable[Task]:
-        if self._primary is not None:
-            primary, interval = self._primary, self._settings.sync_interval
-            yield Task("replicate", interval, primary.catch_up, timeout_s=max(interval, ANSWER_S))
-            yield Task("orphans", HOUR_S, primary.bring_orphans, timeout_s=HOUR_S, first_s=SETTLE_S)
-            yield Task("prune", DAY_S, primary.collect, timeout_s=HOUR_S)
-        if self.archiving is not None:
+    @property
+    def primary(self) -> Primary | None:
+        """The replica of this life, where there is a store."""
+        return self._primary
 
-            async def archive() -> None:
-                await self._archive(journal, REMOTE_S)
+    async def archive(self) -> None:
+        """Commits what has changed, and pushes it. Raises Fenced, and what stands in the way now."""
+        assert self._journal is not None
+        await self._archive(self._journal, REMOTE_S)
 
-            every_s = self._settings.archive_interval
-            # What came from one copy is soon compared with the other: a store that was set back does not know it.
-            first_s = every_s if source == "local" else min(every_s, SETTLE_S)
-            yield Task("archive", every_s, archive, timeout_s=ARCHIVE_S, first_s=first_s)
+    async def drill(self, folds: tuple[Fold[Any], ...], means: Means) -> None:
+        """Makes a log of every copy, to see that it can be done. Raises what Drill.run raises."""
+        from gateway.drilling import Drill  # few lives are that long
+
+        if self.store is not None and self._ground is None:
+            raise StoreUnreachable(self._error or f"{self.store.url} has not answered yet")
+        store = self._ground.own if self._ground is not None else None
+        archive = self._clone if self.archiving is not None else None
+        await self._drilling.run(Drill(store, archive, self._writer.paths, folds, means).run)
+
+    def _clone(self, root: Path) -> Archive:
+        settings = self._settings
+        return archive_of(settings, self._writer.disk, Paths(root), self._ids, remote_of(settings))
 
     async def _archive(self, journal: Journal, push_s: float | None) -> None:
         assert self.archiving is not None
@@ -284,6 +286,7 @@ class Storage:
     def end(self) -> None:
         """Lets go of everything, waiting for nothing."""
         self._asking.end()
+        self._drilling.end()
         for each in (self._primary, self.archiving):
             if each is not None:
                 each.end()
@@ -301,14 +304,11 @@ class Storage:
         return Tier("store", None, error=self._error, since=self._since, place=self._store().url)
 
     def facts(self) -> Iterable[Fact]:
-        """The same for health, and how the tasks stand."""
+        """The same for health."""
         if self.store is not None:
             yield from self._store_facts(self._tier())
         if self.archiving is not None:
             yield from self.archiving.facts(self._journal.seq if self._journal is not None else 0)
-        now = self._clock.monotonic()
-        for run in self._scheduler.runs if self._scheduler is not None else ():
-            yield Fact(f"task:{run.task.name}", run.breaker.state(now), output=run.last_error)
 
     def _store_facts(self, tier: Tier) -> Iterable[Fact]:
         yield Fact("store:durability", self._settings.durability)

@@ -5,11 +5,16 @@
        └─────────────── success ─────────────────┘
 
 A frozen value and three transitions; time arrives as seconds that never go back. Used wherever something outside may be
-away for hours: the store, the archive's remote, tasks.
+away for hours: the store, the archive's remote, tasks. Those of tasks are in the log as well, each opening and closing
+a record, so that a restart does not try at once what was to be left alone: `BREAKERS` is what the log says of them.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from persistence.events import BreakerChanged, Record
+from persistence.fold import Fold
 
 THRESHOLD = 5
 COOLDOWN_S = 30.0
@@ -49,3 +54,48 @@ class Breaker:
     def probe(self, now: float) -> "Breaker":
         """Somebody wants to know now: an open one is half open from this moment."""
         return self if self.state(now) != "open" else replace(self, opened_at=now - self.cooldown_s)
+
+    def resumed(self, opened: "Opened", wall: float, now: float) -> "Breaker":
+        """As a process before this one left it; `wall` is the time of day, in seconds since 1970.
+
+        Only that clock knows how long ago it was, and it may have been set: whatever it says, what is left of the
+        cooldown is neither longer than a whole one nor less than nothing.
+        """
+        ago = min(max(0.0, wall - opened.at), self.cooldown_s)
+        return replace(self, failures=opened.failures, opened_at=now - ago)
+
+
+# ---------------------------------------------------------------- what the log says
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A task's breaker that opened `at` (seconds since 1970), after so many failures, the last with `error`."""
+
+    at: float
+    failures: int
+    error: str
+
+
+@dataclass(frozen=True)
+class Breakers:
+    """Those of tasks that are open, by the task's name."""
+
+    opened: Mapping[str, Opened] = field(default_factory=dict)
+
+
+def keep(breakers: Breakers, record: Record) -> Breakers:
+    """The breakers after a record."""
+    event = record.event
+    if not isinstance(event, BreakerChanged):
+        return breakers
+    others = {task: opened for task, opened in breakers.opened.items() if task != event.task}
+    if event.state == "closed":
+        return Breakers(others)
+    return Breakers({**others, event.task: Opened(record.time / 1000, event.failures, event.error)})
+
+
+#: Who comes from a release without them had none open.
+BREAKERS = Fold(
+    "breakers", 1, Breakers, Breakers(), keep, False, (BreakerChanged,), lifts={0: lambda _: {"opened": {}}}
+)

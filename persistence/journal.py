@@ -378,7 +378,7 @@ class Journal:
         return self._upkeep.trouble
 
     async def tend(self) -> None:
-        """Seals full tails and takes snapshots as they fall due, until it is cancelled. `trouble` says what failed."""
+        """Seals full tails and takes snapshots of what grew, until it is cancelled. `trouble` says what failed."""
         await self._upkeep.serve()
 
     async def seal(self, stream: str) -> None:
@@ -388,6 +388,10 @@ class Journal:
     async def snapshot(self) -> None:
         """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         await self._upkeep.snapshot()
+
+    async def save(self) -> None:
+        """The same where anything has changed since the last one, and what nobody needs after it goes."""
+        await self._upkeep.save()
 
     async def prune(self, confirmed_floor: int | None = None) -> int:
         """Drops the segments of the log that nobody needs any more; how many.

@@ -83,6 +83,12 @@ def shown(bead: Bead, *, complete: bool) -> Bead:
     return bead.having({"labels": sorted({label, *bead.labels})})
 
 
+def tripped(board: ById) -> frozenset[str]:
+    """The tasks whose breaker's bead is open."""
+    refs = (bead.text("external_ref") for bead in board.values() if not bead.ended)
+    return frozenset(ref.removeprefix(BREAKER_REF) for ref in refs if ref.startswith(BREAKER_REF))
+
+
 def breaker_label(task: str) -> str:
     """The label of a task's breaker. A label has no dot, so `bd-4k2.1` stands there as `bd-4k2_1`."""
     return labels.checked(f"{BREAKER}{task.replace('.', '_')}")

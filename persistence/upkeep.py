@@ -77,12 +77,10 @@ class Upkeep:
 
     async def serve(self) -> None:
         """Does what falls due, until it is cancelled."""
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._remind())
-            while True:
-                await self._due.wait()
-                self._due.clear()
-                await self._attempt(self.once)
+        while True:
+            await self._due.wait()
+            self._due.clear()
+            await self._attempt(self.once)
 
     async def once(self) -> None:
         """Does what is due now."""
@@ -90,6 +88,16 @@ class Upkeep:
         if self._snapshot_due():
             await self.snapshot()
             await self.prune(self._kept_elsewhere)
+
+    async def save(self) -> None:
+        """A snapshot where there are records that none has, and what nobody needs after it goes.
+
+        For whoever comes by every SNAPSHOT_SECONDS. Raises what `snapshot` and `prune` raise.
+        """
+        if self._dirty_records:
+            await self.snapshot()
+            await self.prune(self._kept_elsewhere)
+            self.trouble = ""
 
     async def finish(self) -> None:
         """The last snapshot, where the log still takes records and has some that no snapshot has."""
@@ -104,12 +112,6 @@ class Upkeep:
         except (FinnError, OSError) as error:
             self.trouble = str(error)
             log.error("the log is not sealed or has no new snapshot: %s", error)
-
-    async def _remind(self) -> None:
-        while True:
-            await self._clock.sleep(SNAPSHOT_SECONDS)
-            if self._snapshot_due():
-                self._due.set()
 
     def _snapshot_due(self) -> bool:
         waited = self._clock.monotonic() - self._snapshot_at

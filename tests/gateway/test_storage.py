@@ -12,7 +12,7 @@ import pytest
 
 from agent import models
 from agent.models import Chosen
-from gateway import storage
+from gateway import storage, tasks
 from gateway.app import Finn
 from gateway.auth import Auth
 from gateway.settings import read
@@ -94,21 +94,17 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await it.serving()
         await it.say(await it.session(), "help")
         await it.saved()
-        scheduler = it.storage._scheduler
-        assert scheduler is not None
+        scheduler = it.finn._tasks()
         for run in scheduler.runs:
             await scheduler.attempt(run.task)
-        assert {run.task.name: run.last_error for run in scheduler.runs} == {
-            "replicate": "",
-            "orphans": "",
-            "prune": "",
-        }
+        names = ("replicate", "orphans", "snapshot", "health", "stale_beads", "drill", "prune")
+        assert {run.task.name: run.last_error for run in scheduler.runs} == dict.fromkeys(names, "")
 
 
 async def test_a_git_that_was_away_when_a_store_was_taken_that_had_been_set_back_soon_says_that_it_knows_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "SETTLE_S", 0.0)
+    monkeypatch.setattr(tasks, "SETTLE_S", 0.0)
     remote = tmp_path / "remote.git"
     subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
     store = MemoryStore()
