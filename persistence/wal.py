@@ -5,6 +5,7 @@
                         └ the segment is full: footer, fdatasync, next segment, fsync of the folder
 
     no room       the file goes back to its last acknowledged byte, the batch fails with StorageFull, the next one tries
+                  and while nothing is asked of it, the log asks the disk again every two seconds
     any other     after a failed write or fdatasync the kernel may hold the lost pages for clean, so that descriptor is
                   never synced again: the file is opened anew, read back from the medium, cut to its last acknowledged
                   byte, and the log goes on in a new segment. If that fails too, nothing is taken until a restart.
@@ -43,6 +44,7 @@ SEGMENT_BYTES = 10 << 20
 BATCH_BYTES = 4 << 20
 HASH_BYTES = 256 << 10  #: how much is hashed at once for the footer
 QUIET_S = 0.05  #: how long after the last batch the watermark is written
+AGAIN_S = 2.0  #: how often a disk that refused is asked again, so that `error` is never older than that
 FOOTER_BYTES = 512  #: more than any footer
 FORMAT = 1  #: of a segment
 RESTART = "the log takes nothing until finn is started again"
@@ -106,6 +108,7 @@ class Wal:
         deliver: Deliver,
         segment_bytes: int = SEGMENT_BYTES,
         quiet_s: float = QUIET_S,
+        again_s: float = AGAIN_S,
         observe: Observe = unobserved,
     ) -> "Wal":
         """The log after `head`, as recovery left it; everything in it is durable when this returns.
@@ -113,7 +116,7 @@ class Wal:
         `deliver(written, error, failed)` is called on the log's own thread, once for each batch. Where the disk
         refuses, the log opens nevertheless, `error` says why, and every append fails.
         """
-        wal = cls(disk, wal_dir, head, epoch, ids, clock, deliver, segment_bytes, quiet_s, observe)
+        wal = cls(disk, wal_dir, head, epoch, ids, clock, deliver, segment_bytes, quiet_s, again_s, observe)
         failed = wal._attempt(wal._adopt)
         if failed and wal._handle is None:  # what was recovered may not be durable, so nothing may be built on it
             wal._broken = StorageFailed(failed.message, hint=RESTART)
@@ -132,6 +135,7 @@ class Wal:
         deliver: Deliver,
         segment_bytes: int,
         quiet_s: float,
+        again_s: float,
         observe: Observe,
     ) -> None:
         self.head = head
@@ -144,6 +148,7 @@ class Wal:
         self._deliver = deliver
         self._segment_bytes = segment_bytes
         self._quiet_s = quiet_s
+        self._again_s = again_s
         self._observe = observe
         self._writer = ids.new()
         self._queue: SimpleQueue[Pending | None] = SimpleQueue()
@@ -249,6 +254,8 @@ class Wal:
                     self._commit(batch)
                 elif self._marked < self.head.seq:
                     self._attempt(self._watermark)
+                elif self.error and more:
+                    self._attempt(self._try_again)
             self._attempt(self._finish)
         finally:
             self._closed = True
@@ -258,7 +265,7 @@ class Wal:
         """All that waits, at most BATCH_BYTES; nothing after a quiet time; and whether the log stays open."""
         queue = self._queue
         try:
-            item = queue.get(timeout=self._quiet_s if self._marked < self.head.seq and not self._broken else None)
+            item = queue.get(timeout=self._patience_s())
         except Empty:
             return [], True
         batch: list[Pending] = []
@@ -270,6 +277,14 @@ class Wal:
                 return batch, True
             item = queue.get()
         return batch, False
+
+    def _patience_s(self) -> float | None:
+        """How long there may be nothing to do before something is to be done all the same."""
+        if self._broken:
+            return None
+        if self._marked < self.head.seq:
+            return self._quiet_s
+        return self._again_s if self.error else None
 
     def _commit(self, batch: list[Pending]) -> None:
         written: list[Written] = []
@@ -394,6 +409,12 @@ class Wal:
         self._marked = self.head.seq
         if self._handle is not None:
             self._control(f'{{"w":{self.head.seq},"chain":"{self.head.checksum.hex()}"}}')
+
+    def _try_again(self) -> None:
+        """Whether the disk takes a line again; one more watermark says nothing new. Raises StorageFull or OSError."""
+        self._roll()
+        self._watermark()
+        self._sync()
 
     def _finish(self) -> None:
         if self._marked < self.head.seq:

@@ -8,7 +8,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from persistence.disk import SystemDisk
 from persistence.errors import StorageError, StorageFailed, StorageFull
 from persistence.recovery import verify
 from tests.conftest import count
-from tests.persistence.logs import FaultyDisk, Log, StingyDisk, lines, served
+from tests.persistence.logs import PATIENCE_S, FaultyDisk, Log, StingyDisk, lines, served
 
 DISK = SystemDisk()
 SMALL = 900  # bytes of a segment: three records
@@ -36,6 +36,13 @@ def try_all(log: Log) -> tuple[list[bytes], list[StorageError | None]]:
         except StorageError as error:
             outcomes.append(error)
     return acknowledged, outcomes
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def said(line: bytes) -> str:
@@ -96,6 +103,25 @@ def test_a_write_without_room_is_taken_back_and_the_next_one_is_taken(tmp_path: 
     log.close()
     assert [said(line) for line in lines(tmp_path)] == ["one", "three"]
     assert len(log.wal.segments()) == 1
+
+
+@pytest.mark.parametrize("roll", [False, True], ids=["in a segment", "between two segments"])
+def test_a_log_that_nobody_writes_to_notices_by_itself_that_there_is_room_again(tmp_path: Path, roll: bool) -> None:
+    disk = FaultyDisk(nth=1 << 30, number=errno.ENOSPC, forever=True, of=["write"])
+    log = Log(tmp_path, disk=disk, quiet_s=0.001, again_s=0.001, segment_bytes=1 if roll else SMALL)
+    log.say("one")
+    disk.nth = disk.calls + 1
+    with pytest.raises(StorageFull):
+        log.say("two")
+    refused = disk.calls
+    wait_for(lambda: disk.calls > refused + 3)
+    assert log.wal.error is not None
+    disk.nth = 1 << 30
+    wait_for(lambda: log.wal.error is None)
+    log.say("three")
+    log.close()
+    assert [said(line) for line in lines(tmp_path)] == ["one", "three"]
+    assert verify(DISK, tmp_path / "wal").ok
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])

@@ -43,6 +43,7 @@ class Log:
         segment_bytes: int = 10 << 20,
         quiet_s: float = NEVER_S,
         clock: Clock | None = None,
+        again_s: float = NEVER_S,
     ) -> None:
         self.disk = disk or SystemDisk()
         self.dir = root / "wal"
@@ -60,6 +61,7 @@ class Log:
             deliver=lambda *answer: self._answers.put(answer),
             segment_bytes=segment_bytes,
             quiet_s=quiet_s,
+            again_s=again_s,
         )
 
     def add(self, *tails: bytes) -> list[Written]:
