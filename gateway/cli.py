@@ -3,6 +3,7 @@
     finn serve ──────────────▶ gateway/app.py
     finn chat, status, sessions ─▶ gateway/client.py ─▶ HTTP and WebSocket of the running gateway (run.json, auth/token)
     finn verify, token ──────▶ the data directory itself, and the store
+    finn token create, … ────▶ gateway/token_verbs.py
     finn restore ────────────▶ gateway/rebuild.py
     finn beads ──────────────▶ gateway/beads.py
 
@@ -109,9 +110,10 @@ def parser() -> argparse.ArgumentParser:
     _data_dir(restore)
     _json(restore)
 
-    token = _command(commands, "token", _token, "print a login link", "finn token --rotate")
+    token = _command(commands, "token", _token, "print a login link; scoped tokens", "finn token --rotate")
     token.add_argument("--rotate", action="store_true", help="make another token; every cookie and link is void")
     _data_dir(token)
+    _token_verbs(token.add_subparsers(metavar="VERB"))
 
     sessions = _command(commands, "sessions", None, "list, show and export sessions", "finn sessions list --json")
     verbs = sessions.add_subparsers(required=True, metavar="VERB")
@@ -131,6 +133,22 @@ def parser() -> argparse.ArgumentParser:
     _json(shown)
     add_beads(_command(commands, "beads", None, "tracked work, as br keeps it", "finn beads ready --json"))
     return top
+
+
+def _token_verbs(verbs: Any) -> None:
+    example = "finn token create --scope probe --expires 90d --name prometheus"
+    create = _command(verbs, "create", _scoped, "a token that opens only so much; it is shown once", example)
+    create.add_argument("--scope", required=True, choices=("probe", "read", "chat", "owner"), help="what it opens")
+    create.add_argument("--expires", metavar="90d", help="for how long it is good; otherwise until it is revoked")
+    create.add_argument("--name", default="", help="what it is for, for your own eyes")
+    listed = _command(verbs, "list", _scoped, "every scoped token, without its text", "finn token list --json")
+    revoke = _command(verbs, "revoke", _scoped, "a token opens nothing any more, at once", "finn token revoke 01K…")
+    revoke.add_argument("id")
+    for name, verb in (("create", create), ("list", listed), ("revoke", revoke)):
+        verb.set_defaults(verb=name)
+        verb.add_argument("--url", help="where finn is; taken from the data directory otherwise")
+        verb.add_argument("--data-dir", metavar="DIR", default=argparse.SUPPRESS, help="where everything is kept")
+        _json(verb)
 
 
 def _command(
@@ -268,6 +286,14 @@ def _token(args: argparse.Namespace) -> int:
     now = running(settings.data_dir)
     print(auth.login_url(now["url"] if now else settings.entrance(settings.port).url))
     return 0
+
+
+def _scoped(args: argparse.Namespace) -> int:
+    from gateway.token_verbs import VERBS, where
+
+    if args.rotate:
+        raise UsageError(f"--rotate does not go with {args.verb}", hint="say it alone: finn token --rotate")
+    return VERBS[args.verb](args, where(_settings(args), args.url))
 
 
 if __name__ == "__main__":

@@ -91,6 +91,10 @@ class Client:
         """The JSON answer to a change. Raises Answered, Unreachable."""
         return json.loads(self._request("PATCH", path, json.dumps(body).encode(), (200,)))
 
+    def delete(self, path: str) -> None:
+        """Asks for something to go. Raises Answered, Unreachable."""
+        self._request("DELETE", path, None, (204,))
+
     def download(self, path: str) -> bytes:
         """The bytes at a path. Raises Answered, Unreachable."""
         return self._request("GET", path, None, (200,))

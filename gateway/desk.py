@@ -119,16 +119,16 @@ class Near:
     def create(self, fields: Mapping[str, Json], *, dry: bool = False) -> Bead:
         if dry:
             return create(self.beads(), fields, Asking(OWNER, self.now, self._actor))
-        self._refuse()
+        require_own_log(self._settings)
         return self._runner.run(self._opened()[1].create(fields, OWNER, self._actor))
 
     def update(self, name: str, fields: Mapping[str, Json]) -> Bead:
-        self._refuse()
+        require_own_log(self._settings)
         return self._runner.run(self._opened()[1].update(name, fields, OWNER, self._actor))
 
     def mend(self, edits: Sequence[Edit]) -> None:
         """Makes beads what the doctor wants them to be. Raises Conflict, Fenced, StorageError."""
-        self._refuse()
+        require_own_log(self._settings)
         self._runner.run(self._opened()[1].mend(edits, OWNER))
 
     def close(self) -> None:
@@ -139,16 +139,6 @@ class Near:
         finally:
             self._runner.close()
 
-    def _refuse(self) -> None:
-        """Nothing is written where the log that it would go to may not be this agent's."""
-        root, settings = self._settings.data_dir, self._settings
-        if marked(SystemDisk(), root) is not None:
-            raise Fenced("another instance of this agent has taken over", hint="ask that one, with --url")
-        copies = settings.store_url or settings.git_remote
-        half_done = (root / RESTORING).exists() or (root / RESTORED).exists()
-        if half_done or (copies and not (root / "wal").is_dir()):
-            raise Unreachable(f"the log in {root} is not there yet", hint="start finn serve: it fetches it from a copy")
-
     def _opened(self) -> tuple[Journal, Beads, BeadFile]:
         if self._open is None:
             self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -156,11 +146,8 @@ class Near:
         return self._open
 
     async def _start(self) -> tuple[Journal, Beads, BeadFile]:
-        from gateway.app import FOLDS  # the composition root knows what there is
-
         disk, settings = SystemDisk(), self._settings
-        means = Means(disk, self._clock, Ids(self._clock, system_entropy), Redactor(_secrets(settings)))
-        journal = await Journal.open(settings.data_dir, FOLDS, means)
+        journal = await open_log(settings, Ids(self._clock, system_entropy))
         beads = Beads(journal, self._clock)
         folder = settings.data_dir / "state" / FOLDER
         file = BeadFile(beads, disk, folder, journal.paths.quarantine, self._clock)
@@ -177,6 +164,25 @@ class Near:
             await file.look()
         finally:
             await journal.close()
+
+
+def require_own_log(settings: Settings) -> None:
+    """Nothing is written where the log that it would go to may not be this agent's. Raises Fenced, Unreachable."""
+    root = settings.data_dir
+    if marked(SystemDisk(), root) is not None:
+        raise Fenced("another instance of this agent has taken over", hint="ask that one, with --url")
+    copies = settings.store_url or settings.git_remote
+    half_done = (root / RESTORING).exists() or (root / RESTORED).exists()
+    if half_done or (copies and not (root / "wal").is_dir()):
+        raise Unreachable(f"the log in {root} is not there yet", hint="start finn serve: it fetches it from a copy")
+
+
+async def open_log(settings: Settings, ids: Ids) -> Journal:
+    """The log of a data directory on which nothing runs, under its lock. Raises Locked, StorageError."""
+    from gateway.app import FOLDS  # the composition root knows what there is
+
+    clock = SystemClock()
+    return await Journal.open(settings.data_dir, FOLDS, Means(SystemDisk(), clock, ids, Redactor(_secrets(settings))))
 
 
 def _secrets(settings: Settings) -> dict[str, Any]:
