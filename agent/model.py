@@ -93,7 +93,9 @@ class About:
 class Model(Protocol):
     """A model behind its wire."""
 
-    about: About
+    @property
+    def about(self) -> About:
+        """What is known of it without calling it; a call may teach more."""
 
     def stream(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Streams one answer; closing the iterator ends the call at the provider. Raises ModelError."""

@@ -8,7 +8,7 @@ heavy (the model's SDK) is loaded after it.
 
 import asyncio
 import logging
-import shutil
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -25,18 +25,21 @@ from agent.identity import IdentityFiles
 from agent.loop import Agent
 from agent.mirror import Mirror
 from agent.model import Model
+from agent.repute import Watched
 from agent.session import SESSIONS
 from agent.tool import Site
 from agent.tools import TOOLS
 from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
+from gateway.condition import Condition
 from gateway.copies import Copies, local_tier
 from gateway.doors import NO_SOCKET, guards, layers
 from gateway.facts import own_facts, room_facts
 from gateway.hub import Close, Hub
 from gateway.metrics import Metrics, Reading, readings
 from gateway.openapi import openapi_route
+from gateway.premises import Premises
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
 from gateway.routes.beads import bead_routes
@@ -106,7 +109,7 @@ class Finn:
         self._readers = Hub()  # the event streams
         self._rooms: Rooms | None = None
         self._scheduler: Scheduler | None = None
-        self._free_bytes: int | None = None
+        self._condition: Condition | None = None
         ids = Ids(clock, entropy)
         self._metrics = Metrics()
         self._storage = _storage(settings, clock, entropy, ids, self._metrics.observe)
@@ -175,7 +178,7 @@ class Finn:
             living.cancel()
             await asyncio.wait([living], timeout=LETTING_GO_S)
             if self._rooms is not None:
-                await self._rooms.journal.close()
+                await self._close(self._rooms)
             await models.close(self._model)
             if self._storage is not None:
                 self._storage.end()
@@ -216,8 +219,8 @@ class Finn:
         rooms.turns.leave()
         await self._send_all_away()
         await self._storage.retire()
-        await rooms.journal.close()
-        self._rooms = self._scheduler = None
+        await self._close(rooms)
+        self._rooms = self._scheduler = self._condition = None
 
     async def _stand_by(self) -> None:
         """Returns when this process may act: at once, or when the one that took over has stopped or is dead."""
@@ -290,7 +293,8 @@ class Finn:
         await bead_file.attempt()
         await beads.expire()
         site = Site(workspace, grimoires, fence, self._clock, beads)
-        agent = Agent(self._model, TOOLS, site, self._clock, self._entropy, changed)
+        model = Watched(self._model, self._clock)
+        agent = Agent(model, TOOLS, site, self._clock, self._entropy, changed)
         turns = Turns(journal, agent, identity, self._means.ids)
         if self._storage is not None:
             turns = Turns(journal, agent, identity, self._means.ids, admit=self._storage.admit)
@@ -303,15 +307,17 @@ class Finn:
             beads=beads,
             bead_file=bead_file,
             tokens=Tokens(journal, self._clock, self._means.ids, self._entropy, *admit),
-            model=self._model,
+            model=model,
             sandbox=fence,
             ids=self._means.ids,
             workspace=workspace,
+            premises=await asyncio.to_thread(Premises, settings.data_dir, self._clock, os.getpid()),
         )
 
     def _activities(self, rooms: Rooms) -> Iterable[Coroutine[None, None, None]]:
         """What goes on beside the requests."""
-        parts = Parts(self._settings, FOLDS, self._means, rooms.journal, rooms.beads, self._storage, self._look_at_disk)
+        condition = self._condition = self._watch(rooms)
+        parts = Parts(self._settings, FOLDS, self._means, rooms.journal, rooms.beads, self._storage, condition.look)
         scheduler, ledger = scheduler_of(parts, self._clock, self._entropy, self._metrics.observe)
         self._scheduler = scheduler
         return (
@@ -324,7 +330,7 @@ class Finn:
             self._look_after(rooms),
             scheduler.serve(),
             ledger.serve(),
-            self._load(rooms),
+            self._load(),
             *(self._storage.serve() if self._storage is not None else ()),
         )
 
@@ -346,9 +352,17 @@ class Finn:
         except (FinnError, OSError) as error:
             log.error("the files cannot be looked at: %s", error)
 
-    async def _look_at_disk(self) -> None:
-        usage = await asyncio.to_thread(shutil.disk_usage, self._settings.data_dir)
-        self._free_bytes = usage.free
+    def _watch(self, rooms: Rooms) -> Condition:
+        """Looks at a life as a whole."""
+
+        def look() -> Sequence[Fact]:
+            rooms.identity.look()
+            return rooms.premises.look()
+
+        def leaving() -> bool:
+            return self.state == "draining"
+
+        return Condition(look, self._sources, rooms.beads, self._clock, leaving=leaving)
 
     def _tasks(self) -> Scheduler:
         """The tasks of this life, for routes behind a guard."""
@@ -359,10 +373,10 @@ class Finn:
     def _task_facts(self) -> Iterable[Fact]:
         return task_facts(self._tasks().runs, self._clock.monotonic())
 
-    async def _load(self, rooms: Rooms) -> None:
+    async def _load(self) -> None:
         """Imports what the first answer will need."""
         try:
-            await asyncio.to_thread(models.preload, rooms.model)
+            await asyncio.to_thread(models.preload, self._model)
         except FinnError as error:
             log.error("the model cannot be loaded: %s", error)
 
@@ -394,6 +408,12 @@ class Finn:
         if isinstance(record.event, TokenRevoked):
             self._hub.stir()
             self._readers.stir()
+
+    async def _close(self, rooms: Rooms) -> None:
+        if self._condition is not None:
+            self._condition.end()
+        await rooms.journal.close()
+        rooms.premises.close()
 
     async def _send_all_away(self) -> None:
         for hub in (self._hub, self._readers):
@@ -438,6 +458,7 @@ class Finn:
             self._own_facts,
             *((self._storage.facts,) if self._storage is not None else ()),
             *((self._room_facts, self._task_facts) if self._rooms is not None and self._scheduler is not None else ()),
+            *((self._condition.facts,) if self._condition is not None else ()),
         )
 
     def _readings(self) -> Iterator[Reading]:
@@ -453,7 +474,7 @@ class Finn:
         return own_facts(self.state, reasons, self._settings.problems, len(self._hub))
 
     def _room_facts(self) -> Iterable[Fact]:
-        return room_facts(self.rooms(), self._free_bytes)
+        return room_facts(self.rooms())
 
 
 def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids, observe: Observe) -> "Storage | None":

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-from gateway.premises import Look
 from gateway.threads import Thread
 from persistence.beads import Beads
 from persistence.clock import Clock
@@ -21,6 +20,7 @@ from scheduler.health import Fact, Held, Report, Source, judge
 
 LISTENER_S = 5.0  #: for whoever is told
 
+Look = Callable[[], Sequence[Fact]]
 Sources = Callable[[], Sequence[Source]]
 Heed = Callable[[Report], Awaitable[None]]
 
@@ -54,7 +54,7 @@ class Condition:
         self._leaving = leaving
         self._patience_s = patience_s
         self._thread = Thread("finn-look")
-        self._measured: tuple[Fact, ...] = ()
+        self._measured: Sequence[Fact] = ()
         self._held = Held()
         self._telling: dict[str, asyncio.Task[None]] = {}
 

@@ -3,7 +3,8 @@
     process ─▶ own_facts    its state, its settings, its sockets
     rooms   ─▶ room_facts   the log, the agent, its files and beads, once they are open
 
-Nothing here waits, and nothing here judges: scheduler/health.py does. The copies tell their own (gateway/storage.py).
+Nothing here waits, and nothing here judges: scheduler/health.py does. Others tell their own: the copies (storage.py),
+the tasks (tasks.py), and what costs a look at the machine (condition.py).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +22,8 @@ def own_facts(state: str, reasons: Iterable[object], problems: Sequence[str], so
     yield Fact("ws:connections", sockets)
 
 
-def room_facts(rooms: Rooms, free_bytes: int | None) -> Iterator[Fact]:
-    """The agent, awake. `free_bytes` of its disk, where somebody has looked."""
+def room_facts(rooms: Rooms) -> Iterator[Fact]:
+    """The agent, awake."""
     journal, identity, about, rung = rooms.journal, rooms.identity.current, rooms.model.about, rooms.sandbox.rung
     yield Fact("wal:lastSeq", journal.seq)
     yield Fact("wal:bytes", journal.size, "bytes")
@@ -36,10 +37,9 @@ def room_facts(rooms: Rooms, free_bytes: int | None) -> Iterator[Fact]:
     yield Fact("epoch", journal.epoch)
     yield Fact("recovery:source", journal.source, output=journal.loss)
     yield Fact("identity:checksum", identity.checksum, output=identity.problem)
-    yield Fact("model:state", f"{about.provider}:{about.name}", output="" if about.ready else about.note)
+    trouble = rooms.model.trouble if about.ready else about.note
+    yield Fact("model:state", f"{about.provider}:{about.name}", output=trouble)
     yield Fact("sandbox:rung", rung.name, output=rung.reason if rooms.sandbox.refused else "")
     yield Fact("turn:active", rooms.turns.active)
     yield files_fact(rooms.files)
     yield from bead_facts(rooms.beads, rooms.bead_file)
-    if free_bytes is not None:
-        yield Fact("disk:free", free_bytes, "bytes")

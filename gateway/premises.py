@@ -9,7 +9,7 @@ what it wrote. The descriptors keep the comparison honest also where a file syst
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +28,11 @@ HOLD = os.O_CLOEXEC | os.O_NOFOLLOW | getattr(os, "O_PATH", os.O_RDONLY)
 class Premises:
     """The data directory of a life, whose log is open. Waits for the disk: call it off the event loop."""
 
-    def __init__(self, data_dir: Path, run: Path, clock: Clock, pid: int) -> None:
-        """`run` is where this process, `pid`, says that it runs. Raises OSError."""
+    def __init__(self, data_dir: Path, clock: Clock, pid: int) -> None:
+        """`pid` is this process, as run.json has it once a start has come so far. Raises OSError."""
         wal = data_dir / "wal"
         self._data_dir = data_dir
-        self._run = run
+        self._run = data_dir / "run.json"
         self._pid = pid
         self._announced = False
         self._clock = clock
@@ -120,5 +120,3 @@ WHAT: Mapping[Stand, str] = {
     "replaced": "another one lies at its place, and the running process does not use it",
     "read-only": "nothing new can be written there",
 }
-
-Look = Callable[[], tuple[Fact, ...]]

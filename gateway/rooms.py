@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from agent.identity import IdentityFiles
 from agent.mirror import Mirror
-from agent.model import Model
+from agent.repute import Watched
 from agent.running import in_time
 from agent.sandbox import Sandbox
 from agent.turns import Turns
+from gateway.premises import Premises
 from gateway.tokens import Tokens
 from persistence.bead_file import BeadFile
 from persistence.beads import Beads
@@ -35,10 +36,11 @@ class Rooms:
     beads: Beads
     bead_file: BeadFile
     tokens: Tokens
-    model: Model
+    model: Watched
     sandbox: Sandbox
     ids: Ids
     workspace: Path
+    premises: Premises
 
 
 Open = Callable[[], Rooms]  #: gives the rooms; only called behind a guard, when they are open

@@ -55,7 +55,6 @@ class Life:
         for self.status in statuses:
             await self.condition.look()
 
-    @property
     def says(self) -> str | None:
         """What the agent's own bead says of its health; None where there is no such bead."""
         found = [bead for bead in self.beads.board.beads.values() if bead.text("external_ref") == AGENT_REF]
@@ -79,39 +78,39 @@ async def test_a_finn_that_is_well_is_told_to_nobody_and_writes_nothing(tmp_path
     async with life(tmp_path) as it:
         seq = it.journal.seq
         await it.see("pass", "pass", "pass", "warn", "pass", "fail", "pass")
-        assert it.says is None
+        assert it.says() is None
         assert it.journal.seq == seq
 
 
 async def test_what_two_looks_see_is_in_the_agents_bead_and_so_is_its_end(tmp_path: Path) -> None:
     async with life(tmp_path) as it:
         await it.see("pass", "warn")
-        assert it.says is None
+        assert it.says() is None
         await it.see("fail")
         seq = it.journal.seq
         await it.see("warn", "pass", "warn", "fail", "pass")
-        assert (it.says, it.journal.seq) == ("health:degraded", seq)
+        assert (it.says(), it.journal.seq) == ("health:degraded", seq)
         await it.see("pass")
-        assert it.says == "health:ok"
+        assert it.says() == "health:ok"
 
 
 async def test_a_restart_says_nothing_twice(tmp_path: Path) -> None:
     async with life(tmp_path) as it:
         await it.see("warn", "warn")
-        assert it.says == "health:degraded"
+        assert it.says() == "health:degraded"
     async with life(tmp_path) as it:
         seq = it.journal.seq
         await it.see("warn", "warn", "pass")
-        assert (it.says, it.journal.seq) == ("health:degraded", seq)
+        assert (it.says(), it.journal.seq) == ("health:degraded", seq)
         await it.see("pass")
-        assert it.says == "health:ok"
+        assert it.says() == "health:ok"
 
 
 async def test_a_stop_is_no_illness(tmp_path: Path) -> None:
     async with life(tmp_path) as it:
         it.leaving = True
         await it.see("fail", "fail")
-        assert (it.says, it.looked) == (None, 0)
+        assert (it.says(), it.looked) == (None, 0)
 
 
 # ---------------------------------------------------------------- who is told
@@ -137,7 +136,7 @@ async def test_a_listener_that_fails_stops_neither_the_looking_nor_the_bead(
 
     async with life(tmp_path, heed) as it:
         await it.see("warn", "warn", "pass", "pass")
-        assert (it.says, it.looked) == ("health:ok", 4)
+        assert (it.says(), it.looked) == ("health:ok", 4)
     assert "nobody there" in caplog.text
 
 
@@ -151,7 +150,7 @@ async def test_a_listener_that_hangs_stops_neither_and_is_not_called_again_meanw
 
     async with life(tmp_path, heed) as it:
         await it.see("warn", "warn", "warn")
-        assert (it.says, it.looked, called) == ("health:degraded", 3, ["warn"])
+        assert (it.says(), it.looked, called) == ("health:degraded", 3, ["warn"])
         answer.set()
         await it.see("pass", "pass")
         assert called == ["warn", "pass"]
@@ -168,10 +167,10 @@ async def test_a_bead_that_the_log_does_not_take_is_tried_again_with_the_next_lo
 
         it.beads.set_health = refusing  # type: ignore[method-assign]
         await it.see("fail", "fail")
-        assert it.says is None
+        assert it.says() is None
         refused[0] = False
         await it.see("fail")
-        assert it.says == "health:degraded"
+        assert it.says() == "health:degraded"
 
 
 async def test_a_fence_ends_the_looking(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ class Place:
         (self.root / "wal").mkdir(parents=True)
         (self.root / "wal" / "LOCK").touch()
         self.clock = Clocks()
-        self.premises = Premises(self.root, self.run, self.clock, PID)
+        self.premises = Premises(self.root, self.clock, PID)
 
     def announce(self, pid: int = PID) -> None:
         self.run.write_text(json.dumps({"pid": pid, "url": "http://127.0.0.1:8080"}))
