@@ -4,6 +4,7 @@ import { whenUnauthorized } from "./api.js";
 import { leave, outboxChanged, wake } from "./conversation.js";
 import { pressed } from "./keys.js";
 import { change, onChange, page } from "./page.js";
+import { look } from "./panel.js";
 import { pulse } from "./pulse.js";
 import { titleFor } from "./sessions.js";
 import { route, start } from "./start.js";
@@ -22,6 +23,7 @@ function lookedAt() {
   if (document.visibilityState !== "visible") return;
   wake();
   pulse();
+  look();
 }
 
 // Phones lay the keyboard over the page; the composer stays above it. Zooming in changes the same number and is left alone.

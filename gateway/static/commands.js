@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { leave, stop } from "./conversation.js";
 import { forget } from "./keep.js";
 import { change, page } from "./page.js";
+import { openPanel } from "./panel.js";
 import { remove } from "./sessions.js";
 import { setTheme } from "./theme.js";
 import { runningTurn } from "./transcript.js";
@@ -22,6 +23,7 @@ export const COMMANDS = [
   { name: "rename", words: "Rename this chat", keys: [], when: inSession, run: () => change({ renaming: { id: page.current, where: "head" } }) },
   { name: "export", words: "Export this chat as Markdown", keys: [], when: inSession, run: () => download(api.exportPath(page.current)) },
   { name: "delete", words: "Delete this chat", keys: [], when: inSession, run: () => remove(page.current) },
+  { name: "status", words: "How finn is: copies, tasks, what is wrong", keys: [MOD, "."], when: always, run: openPanel },
   { name: "light", words: "Light theme", keys: [], when: always, run: () => chooseTheme("light") },
   { name: "dark", words: "Dark theme", keys: [], when: always, run: () => chooseTheme("dark") },
   { name: "system", words: "Theme of the system", keys: [], when: always, run: () => chooseTheme("system") },

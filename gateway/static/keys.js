@@ -3,6 +3,7 @@
 import { newChat } from "./commands.js";
 import { stop } from "./conversation.js";
 import { change, page } from "./page.js";
+import { openPanel } from "./panel.js";
 import { runningTurn } from "./transcript.js";
 
 /** Does what the key stands for, if it stands for anything. */
@@ -19,6 +20,7 @@ const KEYS = {
   "mod+/": () => openDialog("keys"),
   "mod+shift+/": () => openDialog("keys"), // layouts where the slash needs shift
   "mod+shift+7": () => openDialog("keys"),
+  "mod+.": () => { if (page.dialog === "panel") document.querySelector("dialog.panel")?.close(); else openPanel(); return true; },
   "mod+shift+o": () => { newChat(); return true; },
   escape,
 };

@@ -18,12 +18,12 @@ export const page = {
   draining: false,
   outbox: [],           // prompts not yet acknowledged, as keep.js holds them
   health: null,
-  storage: null,        // what is kept where, while its sheet is open
+  panel: null,          // what the status panel shows, while it is open: { parts, errors, running, mending }
   reachable: true,
   opened: new Set(),    // keys of cards, steps and thoughts that are unfolded
   atEnd: true,          // the reader is at the end, so the text is followed
   drawer: false,
-  dialog: null,         // palette, keys, copies
+  dialog: null,         // palette, keys, panel
   renaming: null,       // { id, where } where: rail, head
   toasts: [],           // { id, text, action: null | { words, run } }
   said: "",             // the last finished message, for the live region

@@ -1,4 +1,4 @@
-// What opens over the page: the palette (go to a chat, do a command) and the sheet of keyboard shortcuts.
+// What opens over the page: the palette (go to a chat, do a command), the sheet of keyboard shortcuts, the status panel.
 
 import { COMMANDS, MORE_KEYS } from "../commands.js";
 import { change, page } from "../page.js";
@@ -6,7 +6,7 @@ import { UNTITLED } from "../sessions.js";
 import { html, nothing, ref } from "../vendor.js";
 import { count } from "../words.js";
 import { ICONS } from "../icons.js";
-import { copiesView } from "./copies.js";
+import { panelView } from "./panel.js";
 import { iconButton, keyCaps } from "./parts.js";
 
 const SHOWN = 40;
@@ -17,8 +17,14 @@ export function dialogView() {
   return DIALOGS[page.dialog]?.() ?? nothing;
 }
 
-const DIALOGS = { palette: paletteView, keys: keysView, copies: keptView };
+const DIALOGS = { palette: paletteView, keys: keysView, panel: () => panelView({ show, close: closePanel }) };
 const close = () => change({ dialog: null });
+
+// Closing gives the focus back to where it was, if that is still there.
+function closePanel() {
+  change({ dialog: null, panel: null });
+  if (document.activeElement.matches("body, dialog *")) document.getElementById("composer")?.focus();
+}
 
 // A dialog can open only once it is part of the page, which is after this drawing.
 function show(dialog) {
@@ -83,16 +89,6 @@ function go(entry) {
 
 function outside(event) {
   if (event.target === event.currentTarget) close();
-}
-
-// ── where it is kept ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-function keptView() {
-  return html`
-    <dialog class="sheet copies" aria-labelledby="copies-title" data-testid="copies" ${ref(show)} @close=${close} @click=${outside}>
-      <header><h2 id="copies-title">Where it is kept</h2>${iconButton({ icon: ICONS.close, label: "Close", run: close })}</header>
-      <div class="copies-body">${copiesView()}</div>
-    </dialog>`;
 }
 
 // ── shortcuts ────────────────────────────────────────────────────────────────────────────────────────────────────────

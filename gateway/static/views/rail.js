@@ -2,6 +2,7 @@
 
 import { chooseTheme, newChat } from "../commands.js";
 import { change, page } from "../page.js";
+import { openPanel } from "../panel.js";
 import { moreSessions, remove, rename, UNTITLED } from "../sessions.js";
 import { statusLine } from "../status.js";
 import { nextTheme, theme } from "../theme.js";
@@ -9,7 +10,6 @@ import { runningTurn } from "../transcript.js";
 import { guard, html, nothing, ref, repeat } from "../vendor.js";
 import { ageGroup } from "../words.js";
 import { ICONS } from "../icons.js";
-import { showCopies } from "./copies.js";
 import { iconButton, mark, movingLine } from "./parts.js";
 
 const THEME_ICONS = { system: ICONS.half, light: ICONS.sun, dark: ICONS.moon };
@@ -85,7 +85,7 @@ function footView() {
   const { tone, text, detail } = statusLine(page);
   return html`
     <div class="rail-foot">
-      <button type="button" class="status-line ${tone}" title=${detail} aria-haspopup="dialog" @click=${showCopies}>
+      <button type="button" class="status-line ${tone}" title=${detail} aria-haspopup="dialog" @click=${openPanel}>
         <span class="dot" aria-hidden="true"></span><span data-testid="status-line" role="status">${text}</span></button>
       ${iconButton({ icon: THEME_ICONS[theme()], label: `Theme: ${theme()}. Change to ${nextTheme()}`, testid: "theme-toggle",
         run: () => chooseTheme(nextTheme()) })}
