@@ -6,7 +6,7 @@
                                      {n, do:"write", path, was: sha256 | null, now: sha256, kept: "n" | null}
                                      {n, do:"move", path, to}   (what is removed goes to where it is kept)
                                      {n, do:"change", edits}     (beads)
-                                     {back: n}            (what came after n did not help, and is undone)
+                                     {back: n}            (what came after n is taken back)
                                      {end: true}
     doctor-undo/ULID/kept/n          what step n replaced or removed, as it was
 
@@ -91,7 +91,6 @@ class Doing:
         if since:
             with _telling(self.site.root):
                 _take_back(self.site, self._home, since)
-                self._note({"back": since[0]["n"] - 1})
         self._lines = [line for line in self._lines if line["mark"] <= mark]
         del self.applied[mark:]
 
@@ -101,7 +100,7 @@ class Doing:
             return
         with _telling(self.site.root):
             if self._lines:
-                self._note({"end": True})
+                _note(self.site.disk, self._home, {"end": True})
             else:
                 _sweep(self.site.disk, self._home)
                 self.id = ""
@@ -140,8 +139,9 @@ class Doing:
                 raise Conflict(f"{path} is no plain file", hint="see what it is, and move it away")
             old = read(disk, path)
             was, kept = sha256(old).hexdigest(), self._keep(path, old, alone)
+        fresh = self._fresh(step, alone)
         self._plan(step, alone, do="write", path=path, was=was, now=sha256(step.data).hexdigest(), kept=kept)
-        replace(disk, path, step.data, step.mode)
+        _rename(disk, fresh, path)
 
     def _move(self, step: Move, alone: bool) -> None:
         _inside(self.site.root, step.path)
@@ -189,7 +189,7 @@ class Doing:
         disk.mkdir(self._home / KEPT)
         for folder in (self._home, self._home.parent, self.site.root):
             disk.sync_folder(folder)
-        self._note({"version": VERSION, "id": self.id, "at": iso(self.site.clock.now())})
+        _note(self.site.disk, self._home, {"version": VERSION, "id": self.id, "at": iso(self.site.clock.now())})
 
     def _place(self) -> Path:
         """Where the next step keeps what it replaces."""
@@ -207,27 +207,24 @@ class Doing:
         os.utime(place, ns=(found.st_atime_ns, found.st_mtime_ns))
         return place.name
 
+    def _fresh(self, step: Write, alone: bool) -> Path:
+        """What is to be written, durable where a sweep finds it if it never comes to its place."""
+        self._begin(alone)
+        place = self._place().with_suffix(".new")
+        replace(self.site.disk, place, step.data)
+        if step.mode != 0o600:
+            self.site.disk.chmod(place, step.mode)
+        return place
+
     def _plan(self, step: Step, alone: bool, **facts: Any) -> None:
         """Writes a step down, durably, before it is taken."""
         self._begin(alone)
         root = self.site.root
         plain = {key: str(one.relative_to(root)) if isinstance(one, Path) else one for key, one in facts.items()}
         line = {"n": self._next(), "mark": len(self.applied) + 1, "alone": alone, **plain}
-        self._note(line)
+        _note(self.site.disk, self._home, line)
         self._lines.append(line)
         self.applied.append(said(step, root))
-
-    def _note(self, line: Json) -> None:
-        disk, path = self.site.disk, self._home / STEPS
-        new = not path.exists()
-        handle = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        try:
-            write_all(disk, handle, json.dumps(line).encode() + b"\n")
-            disk.fdatasync(handle)
-        finally:
-            disk.close(handle)
-        if new:
-            disk.sync_folder(self._home)
 
 
 TAKE: dict[type[Any], Callable[[Doing, Any, bool], None]] = {
@@ -259,6 +256,7 @@ def undo(site: Site, name: str) -> tuple[str, ...]:
             raise Conflict("this fix changed what a running finn uses", hint="stop finn, then undo it")
         if found := list(_objections(site.root, home, lines)):
             raise Conflict("; ".join(found), hint=f"nothing was touched; what the fix replaced is in {home / KEPT}")
+        _cut_tail(site.disk, home / STEPS)
         told = _take_back(site, home, lines)
         if (home / STEPS).exists():
             site.disk.rename(home / STEPS, home / DONE)
@@ -321,6 +319,9 @@ def _objections(root: Path, home: Path, lines: Sequence[Json]) -> Iterator[str]:
         path = root / line.get("path", "")
         found = here(path)
         match line["do"]:
+            case "make_folder":
+                if found is not None and found.is_dir() and not any(here(one) for one in found.iterdir()):
+                    moved[path] = None
             case "set_mode":
                 if found is None:
                     yield f"{line['path']} is not there any more"
@@ -353,7 +354,11 @@ def _digest(path: Path) -> str:
 
 
 def _take_back(site: Site, home: Path, lines: Sequence[Json]) -> list[str]:
-    told = [BACK[line["do"]](site, home, line) for line in reversed(lines)]
+    """The last step first. Each is noted once it is back: what is cut off goes on with that one, not with all."""
+    told = []
+    for line in reversed(lines):
+        told.append(BACK[line["do"]](site, home, line))
+        _note(site.disk, home, {"back": line["n"] - 1})
     return [sentence for sentence in told if sentence]
 
 
@@ -411,6 +416,35 @@ BACK: dict[str, Callable[[Site, Path, Json], str]] = {
 
 
 # ---------------------------------------------------------------- the disk
+
+
+def _note(disk: Disk, home: Path, line: Json) -> None:
+    """One more line of the notes, durable when this returns."""
+    path = home / STEPS
+    new = not path.exists()
+    handle = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    try:
+        write_all(disk, handle, json.dumps(line).encode() + b"\n")
+        disk.fdatasync(handle)
+    finally:
+        disk.close(handle)
+    if new:
+        disk.sync_folder(home)
+
+
+def _cut_tail(disk: Disk, path: Path) -> None:
+    """Takes off the beginning of a line of which the end was never written; its step was never taken."""
+    if not path.exists():
+        return
+    data = read(disk, path)
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        handle = disk.open(path, os.O_WRONLY)
+        try:
+            disk.ftruncate(handle, whole)
+            disk.fdatasync(handle)
+        finally:
+            disk.close(handle)
 
 
 def _rename(disk: Disk, old: Path, new: Path) -> None:
