@@ -19,6 +19,7 @@ from persistence.redact import Redactor
 from persistence.replay import Means, Paths, Replayed, survey
 from persistence.store import Store
 from persistence.values import Json
+from scheduler.there import There, asked
 
 LIMIT_S = 5.0  #: how long one question to a network may take
 
@@ -46,7 +47,7 @@ class Site:
     may raise FinnError. `change` makes a record of changed beads, whether a finn runs or not. `again` gives the same
     place as it is now. `network` False: nothing is asked that is not on this machine; `limit_s` bounds each question.
     `folds` are what is folded from the log, `redactor` knows the secret values, `chosen` says which model is meant;
-    neither shows them.
+    neither shows them. `proc` is where the kernel tells of itself.
     """
 
     paths: Paths
@@ -71,6 +72,7 @@ class Site:
     release: str = ""
     chosen: Chosen = Chosen()  # noqa: RUF009 - frozen
     redactor: Redactor = field(default_factory=lambda: Redactor({}))
+    proc: Path = Path("/proc")
     folds: tuple[Fold[Any], ...] = (FILES, BEADS, BREAKERS)
 
     def renew(self) -> "Site":
@@ -87,6 +89,13 @@ class Site:
         """What the log says, as a start would find it. Nothing is touched. Raises Newer, OSError."""
         ids = Ids(self.clock, lambda count: bytes(count))
         return survey(self.paths, self.folds, Means(self.disk, self.clock, ids, Redactor({})))
+
+    @cached_property
+    def there(self) -> There:
+        """What the store holds; nothing is asked where none is set, or no network may be."""
+        if self.store is None or not self.network:
+            return There()
+        return asked(self.store, self.clock, self.limit_s)
 
     def state(self, fold: Fold[S]) -> S:
         """The state of a fold over the whole log; its first one where this site does not fold it."""

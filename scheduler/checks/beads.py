@@ -5,7 +5,7 @@ the log ─ BEADS ──────────────────▶ what
 """
 
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,13 +21,11 @@ from persistence.labels import LABEL, STALE
 from persistence.own_beads import AGENT_REF
 from persistence.ready import BLOCKING, EXTERNAL, PARENT, ById
 from persistence.rfc3339 import SECOND
-from persistence.values import Json
 from scheduler.check import Change, Check, SetMode, Step
 from scheduler.finding import Seen, Severity
+from scheduler.naming import TOLD, some
 from scheduler.site import Site
 
-SHOWN = 5  #: beads or lines that a sentence names; the data has more
-TOLD = 100  #: that the data has
 OURS = 0o600
 
 
@@ -59,20 +57,6 @@ def _now(site: Site) -> int:
     return int(site.clock.now() * 1_000_000) * 1000
 
 
-def named(names: Iterable[str]) -> str:
-    """The first few of them, and how many more there are."""
-    found = list(names)
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return ", ".join(found[:SHOWN]) + more
-
-
-def _seen(found: Sequence[str], severity: Severity, well: str, wrong: str, remediation: str, **data: Json) -> Seen:
-    """A pass where nothing was found; `wrong` goes on with the names."""
-    if not found:
-        return Seen("pass", well, data={"count": 0})
-    return Seen(severity, f"{wrong}: {named(found)}", remediation, {"count": len(found), "found": found[:TOLD], **data})
-
-
 # ---------------------------------------------------------------- the file
 
 
@@ -85,7 +69,7 @@ def _see_file(site: Site) -> Seen:
     faults = [] if issues.conflict else list(issues.faults)
     hint = f"mend or remove these lines in {path}; what finn cannot use it keeps in quarantine, and then writes anew"
     well = f"{len(issues.beads)} beads, every line can be read" if path.exists() else "there is no file yet"
-    return _seen(faults, "warn", well, f"{len(faults)} lines of {path.name} cannot be used", hint)
+    return some(faults, "warn", well, f"{len(faults)} lines of {path.name} cannot be used", hint)
 
 
 def _see_conflict(site: Site) -> Seen:
@@ -115,7 +99,7 @@ def _see_pending(site: Site) -> Seen:
     known = read(_read_or_nothing(site, _path(site).with_name(BASE))).beads
     mine = [name for name in odd if _line(issues.beads.get(name)) != _line(known.get(name))]
     hint = "nothing has to be done: finn takes them in while it runs, or when it starts"
-    return _seen(mine, "info", "the file says what the log says", "changes in the file that the log has not yet", hint)
+    return some(mine, "info", "the file says what the log says", "changes in the file that the log has not yet", hint)
 
 
 def _line(bead: Bead | None) -> str:
@@ -148,7 +132,7 @@ def _mode(path: Path) -> int:
 def _see_mode(site: Site) -> Seen:
     odd = [f"{path.name} ({_mode(path):04o})" for path in _odd_modes(site)]
     hint = f"chmod 600 {_path(site).parent}/*.jsonl"
-    return _seen(odd, "warn", "nobody else may read the file", "others may read", hint)
+    return some(odd, "warn", "nobody else may read the file", "others may read", hint)
 
 
 def _mend_mode(site: Site) -> Sequence[Step]:
@@ -163,7 +147,7 @@ def _amended(amend: Amend, site: Site) -> list[Bead]:
 
 
 def _see_amends(amend: Amend, severity: Severity, well: str, wrong: str, hint: str, site: Site) -> Seen:
-    return _seen([bead.id for bead in _amended(amend, site)], severity, well, wrong, hint)
+    return some([bead.id for bead in _amended(amend, site)], severity, well, wrong, hint)
 
 
 def _mend_amends(amend: Amend, site: Site) -> Sequence[Step]:
@@ -182,7 +166,7 @@ def _unreadable(site: Site) -> Seen:
     labels = [label for name in odd for label in board(site)[name].labels if not LABEL.fullmatch(label)]
     hint = "give them labels of letters, digits, _, - and :, at most 50; br refuses such a bead at its next change"
     wrong = "labels that br would refuse are on"
-    return _seen(odd, "warn", "every label is one that br takes", wrong, hint, labels=labels[:TOLD])
+    return some(odd, "warn", "every label is one that br takes", wrong, hint, labels=labels[:TOLD])
 
 
 def _ownerless(beads: ById, now: int, *, alone: bool) -> list[Bead]:
@@ -208,7 +192,7 @@ def _works_again(site: Site) -> Amend:
 def _see_breakers(site: Site) -> Seen:
     found = [f"{bead.id} ({breaker_of(bead)})" for bead in map(board(site).get, _ids(_works_again(site), site)) if bead]
     hint = "close them: finn beads close ID"
-    return _seen(found, "warn", "each open breaker bead has an open breaker", "no breaker is open for", hint)
+    return some(found, "warn", "each open breaker bead has an open breaker", "no breaker is open for", hint)
 
 
 def _ids(amend: Amend, site: Site) -> list[str]:
@@ -230,13 +214,13 @@ def _see_targets(site: Site) -> Seen:
     holding = sum(edge["type"] in BLOCKING for edge in missing.values())
     hint = "take the dependency away (PATCH /api/beads/ID, remove_dependencies), or make the bead that it means"
     wrong = f"dependencies on beads that do not exist, {holding} of which hold their bead up for ever"
-    return _seen(sorted(missing), "warn", "every dependency leads to a bead", wrong, hint, holding=holding)
+    return some(sorted(missing), "warn", "every dependency leads to a bead", wrong, hint, holding=holding)
 
 
 def _see_cycles(site: Site) -> Seen:
     found = [" → ".join((*circle, circle[0])) for circle in cycles(board(site))]
     hint = "take one dependency of each circle away: PATCH /api/beads/ID, remove_dependencies"
-    return _seen(found, "warn", "nothing waits for itself", "beads that wait for one another in a circle", hint)
+    return some(found, "warn", "nothing waits for itself", "beads that wait for one another in a circle", hint)
 
 
 def cycles(beads: ById) -> list[list[str]]:
@@ -291,7 +275,7 @@ def _see_stale(site: Site) -> Seen:
     still = [one for one in board(site).values() if one.id in marked or (STALE in one.labels and not one.ended)]
     found = [f"{bead.id} ({(now - bead.updated) // (3600 * SECOND)} h)" for bead in sorted(still, key=_age)]
     hint = "finn beads show ID; then go on with it, close it, or give it back: finn beads update ID --status open"
-    return _seen(found, "warn", "nothing that is in progress lies still", "in progress and not touched for long", hint)
+    return some(found, "warn", "nothing that is in progress lies still", "in progress and not touched for long", hint)
 
 
 def _age(bead: Bead) -> tuple[int, str]:

@@ -55,6 +55,8 @@ def pristine(store: bool = False) -> Path:
     place = _place() / ("stored" if store else "plain")
     root = place / "data"
     root.mkdir(parents=True, mode=0o700)
+    if store:
+        (place / "store").mkdir()
     umask = os.umask(0o077)
     try:
         asyncio.run(_live(environ_of(root, store=store)))
