@@ -63,9 +63,9 @@ class Keyring:
 
 
 def keep(ring: Keyring, record: Record) -> Keyring:
-    """The tokens after a record."""
+    """The tokens after a record. The first of an id counts: none is made good again by being made twice."""
     event = record.event
-    if isinstance(event, TokenCreated):
+    if isinstance(event, TokenCreated) and event.id not in ring.tokens:
         made = Token(event.id, event.name, event.scope, event.sha256, record.time, event.expires)
         return Keyring({**ring.tokens, event.id: made})
     known = ring.tokens.get(event.id) if isinstance(event, TokenRevoked) else None

@@ -5,7 +5,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -28,9 +29,12 @@ from gateway.caller import SCOPES, Caller, Scope
 from gateway.problem import Refused
 from gateway.secret import Secret
 from gateway.settings import TOKEN_BITS, token_bits
+from gateway.tokens import Tokens
 from persistence.clock import FakeClock, system_entropy
 from persistence.errors import Damaged, UsageError
+from persistence.events import OWNER, By
 from tests.conftest import count
+from tests.gateway.ring import tokens_in
 
 T = TypeVar("T")
 
@@ -292,6 +296,131 @@ def test_wrong_tokens_are_held_up_and_the_right_one_never(folder: Path) -> None:
 )
 def test_scopes_hold_one_another(has: Scope, opens: set[Scope]) -> None:
     assert {need for need in SCOPES if Caller(has, "token").may(need)} == opens
+
+
+# ---------------------------------------------------------------- scoped tokens
+
+
+@asynccontextmanager
+async def auth_with_tokens(folder: Path, clock: FakeClock) -> AsyncIterator[tuple[Auth, Tokens]]:
+    auth = open_auth(folder, clock)
+    async with tokens_in(folder.parent / "log", clock) as tokens:
+        auth.learn(lambda: tokens)
+        yield auth, tokens
+
+
+def bearing(text: str) -> HTTPConnection:
+    return connection(("Authorization", f"Bearer {text}"))
+
+
+def with_cookie(value: str) -> HTTPConnection:
+    return connection(("Cookie", f"finn_session={value}"))
+
+
+async def test_a_scoped_token_shows_its_scope_its_id_and_its_end(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        for scope in SCOPES:
+            made = await tokens.create(scope, "", 60.0, OWNER)
+            caller = auth.identify(bearing(made.text.reveal()))
+            assert caller == Caller(scope, "token", made.token.id, until=clock.now() + 60)
+            assert caller.who == By(actor=f"token:{made.token.id}", trust="user")
+        assert auth.identify(bearing(auth.token.reveal())).who == OWNER
+
+
+async def test_what_is_revoked_or_over_is_a_wrong_token_and_counts(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        gone, over, good = [await tokens.create("chat", "", seconds, OWNER) for seconds in (None, 60.0, None)]
+        await tokens.revoke(gone.token.id, OWNER)
+        clock.advance(60)
+        codes = [code_of(auth, bearing(one.text.reveal())) for one in (gone, over) * 6]
+        assert codes == ["unauthorized"] * WRONG_LIMIT + ["rate_limited"] * 2
+        assert auth.identify(bearing(good.text.reveal())).scope == "chat", "a valid one always passes"
+
+
+async def test_a_scope_that_a_caller_claims_is_not_read(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        made = await tokens.create("probe", "", None, OWNER)
+        text = made.text.reveal()
+        claims = (("X-Scope", "owner"), ("X-Finn-Scope", "owner"), ("Cookie", f"finn_session={auth.new_cookie()}"))
+        assert auth.identify(connection(("Authorization", f"Bearer {text}"), *claims)).scope == "probe"
+
+
+async def test_while_the_log_is_not_open_a_scoped_token_is_neither_right_nor_wrong(
+    folder: Path, clock: FakeClock
+) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        made = await tokens.create("probe", "", None, OWNER)
+        auth.learn(lambda: None)
+        asking = bearing(made.text.reveal())
+        assert {code_of(auth, asking) for _ in range(3 * WRONG_LIMIT)} == {"starting"}
+        assert {auth.may_see_checks(asking) for _ in range(3 * WRONG_LIMIT)} == {False}
+        assert auth.may_see_checks(bearing(auth.token.reveal())), "the owner's own needs no log"
+        assert auth.may_see_checks(with_cookie(auth.new_cookie()))
+        assert not auth.may_see_checks(with_cookie(auth.new_cookie(made.token.id)))
+        assert code_of(auth, bearing("something else")) == "unauthorized"
+
+
+async def test_who_may_see_checks(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        for scope in SCOPES:
+            assert auth.may_see_checks(bearing((await tokens.create(scope, "", None, OWNER)).text.reveal()))
+        assert not auth.may_see_checks(connection())
+        with pytest.raises(Refused, match="not valid"):
+            auth.may_see_checks(bearing(f"finn_{'A' * 43}"))
+
+
+async def test_the_cookie_of_a_scoped_token_is_that_token_and_ends_with_it(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        revoked, short = await tokens.create("chat", "", None, OWNER), await tokens.create("read", "", 60.0, OWNER)
+        cookies = {made: auth.new_cookie(made.token.id) for made in (revoked, short)}
+        began = clock.now()
+        assert auth.by_cookie(cookies[revoked]) == Caller("chat", "cookie", revoked.token.id, 0, began + COOKIE_S)
+        assert auth.by_cookie(cookies[short]) == Caller("read", "cookie", short.token.id, 0, began + 60)
+        await tokens.revoke(revoked.token.id, OWNER)
+        clock.advance(60)
+        assert [auth.by_cookie(cookie) for cookie in cookies.values()] == [None, None]
+
+
+async def test_a_cookie_cannot_be_made_into_that_of_another(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        small, great = await tokens.create("read", "", None, OWNER), await tokens.create("owner", "", None, OWNER)
+        cookie = auth.new_cookie(small.token.id)
+        version, issued, name, signature = cookie.split(".")
+        forged = (
+            cookie.replace(name, great.token.id),
+            f"v1.{issued}.{signature}",
+            f"v1.{issued}.{name}.{signature}",
+            f"{version}.{issued}..{signature}",
+            f"{version}.{issued}.{signature}",
+            auth.new_cookie().replace("v1.", "v2."),
+        )
+        assert [auth.by_cookie(one) for one in forged] == [None] * len(forged)
+
+
+async def test_a_caller_stands_until_what_it_showed_opens_nothing(folder: Path, clock: FakeClock) -> None:
+    async with auth_with_tokens(folder, clock) as (auth, tokens):
+        made = await tokens.create("chat", "", None, OWNER)
+        short = await tokens.create("chat", "", 60.0, OWNER)
+        callers = {
+            "owner": auth.identify(bearing(auth.token.reveal())),
+            "owner's cookie": auth.identify(with_cookie(auth.new_cookie())),
+            "token": auth.identify(bearing(made.text.reveal())),
+            "token's cookie": auth.identify(with_cookie(auth.new_cookie(made.token.id))),
+            "short": auth.identify(bearing(short.text.reveal())),
+        }
+
+        def standing() -> set[str]:
+            generation = auth.generation
+            assert all(auth.stands(one) == auth.stands(one, generation) for one in callers.values())
+            return {name for name, caller in callers.items() if auth.stands(caller)}
+
+        assert standing() == set(callers)
+        clock.advance(60)
+        assert standing() == set(callers) - {"short"}
+        rotate(folder, entropy=system_entropy)
+        assert standing() == {"token"}, "it is the owner's key that signs every cookie"
+        await tokens.revoke(made.token.id, OWNER)
+        assert standing() == set()
 
 
 # ---------------------------------------------------------------- the brake
