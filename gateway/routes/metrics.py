@@ -5,7 +5,7 @@ library that writes the text is loaded by whoever asks first.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.doors import GuardFor
-from gateway.metrics import METRICS, PREFIX, Heap, Labels, Metric, Metrics, Reading
+from gateway.metrics import METRICS, PREFIX, Heap, Metric, Metrics, Reading
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -58,9 +58,9 @@ class Text:
         """Everything, in the order of the table."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        gauges: dict[str, list[tuple[Labels, float]]] = {}
+        gauges: dict[str, list[tuple[Mapping[str, str], float]]] = {}
         for name, value, labels in self._read():
-            gauges.setdefault(name, []).append((tuple(labels.values()), value))
+            gauges.setdefault(name, []).append((labels, value))
         for metric in METRICS:
             told = (PREFIX + metric.name, metric.help)
             if metric.kind == "counter":
@@ -70,8 +70,8 @@ class Text:
                 yield counter
             elif metric.kind == "gauge":
                 gauge = GaugeMetricFamily(*told, labels=metric.labels)
-                for of, value in gauges.get(metric.name, ()):
-                    gauge.add_metric(of, value)
+                for labels, value in gauges.get(metric.name, ()):
+                    gauge.add_metric([labels[label] for label in metric.labels], value)
                 yield gauge
             else:
                 histogram = HistogramMetricFamily(*told, labels=metric.labels)
