@@ -18,7 +18,7 @@ from gateway.address import Network
 from gateway.auth import Auth
 from gateway.body import parse_json
 from gateway.connections import DEFAULT_LIMITS, Limits
-from gateway.doors import NO_SOCKET, Closed, guards, layers
+from gateway.doors import NO_SOCKET, Closed, GuardFor, guards, layers
 from gateway.listener import bind
 from gateway.problem import EXCEPTION_HANDLERS
 from gateway.routes.login import login_routes
@@ -144,6 +144,7 @@ async def serving(
     drain: Callable[[], Awaitable[None]] = nothing,
     closed: Closed = lambda: None,
     routes: Sequence[BaseRoute] = (),
+    guarded: Callable[[GuardFor], Sequence[BaseRoute]] = lambda guard: (),
 ) -> AsyncIterator[Site]:
     """The checks, the login and a few routes that note who reached them."""
     settings = read({"FINN_DATA_DIR": str(folder), "FINN_PORT": "0", **(environ or {})})
@@ -182,6 +183,7 @@ async def serving(
             Route("/fail", fail),
             *login_routes(auth, guard, secure=entrance.secure),
             *routes,
+            *guarded(guard),
             WebSocketRoute("/ws/{session}", talk, middleware=guard("chat")),
             NO_SOCKET,
         ],

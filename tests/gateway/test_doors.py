@@ -1,19 +1,28 @@
 """What a request passes before it means anything: real sockets, the contract's order, and the attacks on it."""
 
+import asyncio
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Message
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from gateway.address import Network
 from gateway.auth import WRONG_LIMIT, rotate
 from gateway.body import MAX_BODY
-from gateway.doors import CSP
+from gateway.doors import CSP, GuardFor, Stay
+from gateway.hub import Close
 from gateway.logs import logging_to
 from gateway.problem import starting
 from persistence.clock import system_entropy
@@ -373,3 +382,102 @@ async def test_an_odd_path_creates_nothing(tmp_path: Path, name: str) -> None:
         await site.upgrade(f"/ws/{name}", site.bearer())
         await site.ask(f"GET /login?once={name}")
         assert sorted(tmp_path.rglob("*")) == before
+
+
+# ---------------------------------------------------------------- what was let in
+
+
+class Wire:
+    """The two ends that Stay stands between, and whether the caller stands still."""
+
+    def __init__(self, *incoming: Message) -> None:
+        self.stands = True
+        self.sent: list[Message] = []
+        self._incoming = list(incoming)
+        self.stay = Stay(lambda: self.stands, self._receive, self._send)
+
+    async def _receive(self) -> Message:
+        return self._incoming.pop(0)
+
+    async def _send(self, message: Message) -> None:
+        self.sent.append(message)
+
+
+SAID = {"type": "websocket.receive", "text": "x"}
+TOLD = {"type": "websocket.send", "text": "y"}
+CLOSED = {"type": "websocket.close", "code": Close.UNAUTHORIZED, "reason": "unauthorized"}
+
+
+def piece(text: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": text, "more_body": more}
+
+
+async def test_no_frame_goes_out_to_whom_nothing_is_open_any_more() -> None:
+    wire = Wire()
+    await wire.stay.send(TOLD)
+    wire.stands = False
+    await wire.stay.send(TOLD)
+    await wire.stay.send(TOLD)
+    await wire.stay.send({"type": "websocket.close", "code": 1000})
+    assert wire.sent == [TOLD, CLOSED]
+
+
+async def test_no_frame_comes_in_from_whom_nothing_is_open_any_more() -> None:
+    wire = Wire({"type": "websocket.connect"}, SAID, SAID, SAID)
+    assert [(await wire.stay.receive())["type"] for _ in range(2)] == ["websocket.connect", "websocket.receive"]
+    wire.stands = False
+    assert [(await wire.stay.receive())["type"] for _ in range(2)] == ["websocket.disconnect"] * 2
+    assert wire.sent == [CLOSED]
+
+
+async def test_a_stream_ends_before_its_next_piece_and_an_answer_in_one_piece_is_given() -> None:
+    stream, answer = Wire(), Wire()
+    await stream.stay.send(piece(b"one"))
+    stream.stands = answer.stands = False
+    for _ in range(2):
+        with pytest.raises(ClientDisconnect):
+            await stream.stay.send(piece(b"two"))
+    assert stream.sent == [piece(b"one"), piece(b"", more=False)]
+    await answer.stay.send({"type": "http.response.start", "status": 204})
+    await answer.stay.send(piece(b"all", more=False))
+    assert [one["type"] for one in answer.sent] == ["http.response.start", "http.response.body"]
+
+
+async def test_a_rotation_ends_an_open_socket_and_stream_at_the_next_frame(tmp_path: Path) -> None:
+    async def talk(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            await socket.send_text(await socket.receive_text())
+
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "one"
+        begun.set()
+        await go_on.wait()
+        yield "two"
+
+    async def stream(_: Request) -> Response:
+        return StreamingResponse(pieces())
+
+    def routes(guard: GuardFor) -> Sequence[BaseRoute]:
+        return (
+            WebSocketRoute("/talk", talk, middleware=guard("read")),
+            Route("/stream", stream, middleware=guard("read")),
+        )
+
+    async with serving(tmp_path, guarded=routes) as site, site.connection() as (reader, writer):
+        url = f"ws://{site.host}/talk"
+        bearer = {"Authorization": f"Bearer {site.token}"}
+        async with connect(url, additional_headers=bearer, proxy=None, compression=None) as socket:
+            await socket.send("hello")
+            assert await socket.recv() == "hello"
+            writer.write(request("GET /stream", f"Host: {site.host}", site.bearer(), "Connection: close"))
+            await begun.wait()
+            rotate(tmp_path / "auth", entropy=system_entropy)
+            go_on.set()
+            assert b"two" not in await reader.read()
+            await socket.send("hello?")
+            with pytest.raises(ConnectionClosed):
+                await socket.recv()
+            assert socket.close_code == Close.UNAUTHORIZED

@@ -9,6 +9,8 @@ import pytest
 
 from gateway.auth import LINK_S, WRONG_LIMIT, rotate
 from persistence.clock import FakeClock, system_entropy
+from persistence.events import OWNER
+from tests.gateway.ring import tokens_in
 from tests.gateway.serving import Answer, Site, serving
 
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -132,6 +134,22 @@ async def test_a_program_gets_a_cookie_for_its_token(tmp_path: Path) -> None:
 async def test_behind_https_the_cookie_is_secure(tmp_path: Path) -> None:
     async with serving(tmp_path, environ={"FINN_PUBLIC_URL": "https://finn.example"}) as site:
         assert (await site.post("/login", {"token": site.token})).headers["set-cookie"].endswith("; Secure")
+
+
+async def test_a_scoped_token_logs_in_as_itself_and_a_probes_does_not(tmp_path: Path) -> None:
+    async with serving(tmp_path) as site, tokens_in(tmp_path / "log", site.clock) as tokens:
+        site.auth.learn(lambda: tokens)
+        reader, probe = [await tokens.create(scope, "", None, OWNER) for scope in ("read", "probe")]
+        inside = await site.post("/login", {"token": reader.text.reveal()})
+        cookie = (cookie_of(inside), f"Origin: {site.origin}")
+        assert (await site.ask("GET /things", *cookie)).status == 200
+        assert (await site.ask("POST /things", *cookie)).code == "forbidden_scope"
+        assert reader.text.reveal() not in str(inside)
+        refused = await site.post("/login", {"token": probe.text.reveal()})
+        assert refused.code == "forbidden_scope" and "set-cookie" not in refused.headers
+        await tokens.revoke(reader.token.id, OWNER)
+        assert (await site.ask("GET /things", *cookie)).code == "unauthorized"
+        assert (await site.post("/login", {"token": reader.text.reveal()})).code == "unauthorized"
 
 
 async def test_a_token_typed_into_the_page_opens_it(tmp_path: Path) -> None:
