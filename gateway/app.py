@@ -186,19 +186,24 @@ class Finn:
 
     async def _live(self) -> None:
         """One life after the other, until it is cancelled. What ends it otherwise ends the process."""
+        log.info("finn starts", extra=_about(self._settings, self._model))
         try:
             while True:
                 await self._stand_by()
+                began = self._clock.monotonic()
                 with suppress(Fenced):  # another claimed at the same moment: stand by again
-                    await self._one_life(await self._recover())
+                    await self._one_life(await self._recover(), began)
         except Exception as error:
             self.failure = first(error)
             if not isinstance(self.failure, FinnError | OSError):
                 log.exception("finn cannot go on")
             self._on_failure()
 
-    async def _one_life(self, recovered: "Recovered | None") -> None:
-        """Opens the rooms and keeps them, until it is cancelled or another writer has taken over."""
+    async def _one_life(self, recovered: "Recovered | None", began: float) -> None:
+        """Opens the rooms and keeps them, until it is cancelled or another writer has taken over.
+
+        It began when it was first asked what the past is.
+        """
         rooms = self._rooms = await self._open(recovered.origin if recovered else None)
         if self._storage is not None and recovered is not None:
             self._storage.attach(rooms.journal, recovered)
@@ -207,6 +212,7 @@ class Finn:
                 for activity in self._activities(rooms):
                     group.create_task(activity)
                 await self._become("serving")
+                log.info("finn is ready", extra=_origin(rooms.journal, self._clock.monotonic() - began))
         except* Fenced as fenced:
             log.warning("another instance has taken over: %s", first(fenced))
             await self._retire(rooms)
@@ -389,7 +395,9 @@ class Finn:
         """
         self.state = "draining"
         rooms, budget_s = self._rooms, self._settings.shutdown_budget
-        end = self._clock.monotonic() + budget_s
+        log.info("finn drains", extra={"budget_s": budget_s})
+        began = self._clock.monotonic()
+        end = began + budget_s
         if rooms is not None and self._storage is not None:
             self._storage.hurry()
         if rooms is not None:
@@ -402,6 +410,7 @@ class Finn:
             await self._storage.finish(rooms.journal, budget_s, end)
         if rooms is not None:
             rooms.turns.give_up()
+        log.info("finn has drained", extra={"seconds": round(self._clock.monotonic() - began, 3)})
 
     def _show_out(self, record: Record) -> None:
         """A token that is taken back ends what it had opened, at once and not when it next says something."""
@@ -492,6 +501,25 @@ def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids, obser
         ids=ids,
         observe=observe,
     )
+
+
+def _about(settings: Settings, model: Model) -> dict[str, str | None]:
+    """What an operator wants to know of a start. Nothing here is secret."""
+    about = release_of(settings)
+    return {
+        "version": about["version"],
+        "release": about["releaseId"],
+        "data_dir": str(settings.data_dir),
+        "store": settings.store_url,
+        "git": settings.git_remote.url if settings.git_remote else None,
+        "durability": settings.durability,
+        "model": f"{model.about.provider}:{model.about.name}",
+    }
+
+
+def _origin(journal: Journal, seconds: float) -> dict[str, str | int | float]:
+    """Where a life has its state from, and how long it took to open."""
+    return {"seconds": round(seconds, 3), "source": journal.source, "seq": journal.seq, "epoch": journal.epoch}
 
 
 def _finished(data_dir: Path, means: Means) -> "Recovered | None":
