@@ -120,8 +120,11 @@ class Mailbox(logging.Handler):
 
 
 @contextmanager
-def logging_to(stream: TextIO, level: str, redact: Callable[[str], str]) -> Iterator[None]:
-    """While open, everything that is logged goes to `stream` as JSON lines; at the end the last ones are written."""
+def logging_to(stream: TextIO, level: str, redact: Callable[[str], str]) -> Iterator[Callable[[], None]]:
+    """While open, everything that is logged goes to `stream` as JSON lines; at the end the last ones are written.
+
+    What it gives writes them too, for a process that ends without coming to an end.
+    """
     mailbox = Mailbox(stream, redact)
     root = logging.getLogger()
     before = root.level
@@ -130,7 +133,7 @@ def logging_to(stream: TextIO, level: str, redact: Callable[[str], str]) -> Iter
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     try:
-        yield
+        yield mailbox.finish
     finally:
         root.removeHandler(mailbox)
         root.setLevel(before)

@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from persistence.clock import SystemClock, iso, system_entropy
 from persistence.disk import SystemDisk, refused, replace
 from persistence.errors import FinnError
 from persistence.redact import Redactor
+from scheduler.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from agent.models import Chosen
@@ -51,6 +53,7 @@ def serve(settings: Settings) -> int:
         process.end,
         layers(settings.entrance(port), clock=process.clock, entropy=system_entropy),
         release_of(settings),
+        Watchdog(process.clock, lambda: process.last_lines()).watch,
     )
     server = process.server = Server(
         startup,
@@ -60,7 +63,7 @@ def serve(settings: Settings) -> int:
         budget_s=settings.shutdown_budget,
         proxies=settings.trusted_proxies,
     )
-    with logging_to(sys.stderr, settings.log_level, process.redact):
+    with logging_to(sys.stderr, settings.log_level, process.redact) as process.last_lines:
         code = server.run_to_the_end()
     failure = startup.failure or (process.finn.failure if process.finn else None)
     if process.announced:
@@ -77,6 +80,7 @@ class _Process:
     """What a running process holds: the server, and finn once it is built."""
 
     server: Server
+    last_lines: Callable[[], None]  #: returns when what was logged is written
 
     def __init__(self, settings: Settings, port: int) -> None:
         self.clock = SystemClock()

@@ -8,7 +8,7 @@ port is open, and whoever asks for more meanwhile waits for that moment.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -23,20 +23,32 @@ from gateway.problem import EXCEPTION_HANDLERS, starting
 from gateway.routes.health import MEDIA_TYPE
 
 Build = Callable[[], Starlette]  #: imports and makes the app; waits for the disk
+Watch = Callable[[], Coroutine[None, None, None]]
+
+
+async def _nobody_watches() -> None:
+    """What is not watched needs nothing."""
 
 
 class Startup:
     """An ASGI app that hands over to the one that `build` gives, and begins and ends its lifespan.
 
-    `failure` is what `build` raised; `on_failure` is called then.
+    `failure` is what `build` raised; `on_failure` is called then. `watch` is run from beginning to end, also while the
+    app is built.
     """
 
     def __init__(
-        self, build: Build, on_failure: Callable[[], None], layers: Sequence[Middleware], release: Mapping[str, str]
+        self,
+        build: Build,
+        on_failure: Callable[[], None],
+        layers: Sequence[Middleware],
+        release: Mapping[str, str],
+        watch: Watch = _nobody_watches,
     ) -> None:
         self.failure: Exception | None = None
         self._build = build
         self._on_failure = on_failure
+        self._watch = watch
         self._app: Starlette | None = None
         self._built = asyncio.Event()
         self._leaving = asyncio.Event()
@@ -67,12 +79,14 @@ class Startup:
 
     @asynccontextmanager
     async def _life(self, _: Starlette) -> AsyncIterator[None]:
-        opening = asyncio.create_task(self._open())
+        watching, opening = asyncio.create_task(self._watch()), asyncio.create_task(self._open())
         try:
             yield
         finally:
             self._leaving.set()
             await opening
+            watching.cancel()
+            await asyncio.wait([watching])
 
     async def _open(self) -> None:
         try:

@@ -4,7 +4,8 @@
 
 asyncio's own threads are waited for when the process ends, so one hung call would hold up a drain; these are not. A
 thread is made with its first call. Whoever stops waiting for a call (a time-out, a cancellation) does not end it: the
-calls behind it wait until it has returned.
+calls behind it wait until it has returned, and those that nobody waits for any more by then are not made at all, so
+that attempts at something that hangs do not pile up behind it.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ class Thread:
         future: asyncio.Future[T] = loop.create_future()
 
         def call() -> None:
+            if future.cancelled():
+                return
             try:
                 result = function(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - whatever it is, whoever waits gets it

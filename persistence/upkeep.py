@@ -9,6 +9,7 @@ Nothing here is needed for a record to be durable: what fails is told by `troubl
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 
 from persistence import snapshot
 from persistence.bodies import Bodies
@@ -58,6 +59,7 @@ class Upkeep:
         self._due = asyncio.Event()
         self._full: set[str] = set()
         self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
+        self._writing: asyncio.Future[Path] | None = None  # it goes on when whoever wanted it is cut off
         self._dirty_records = 0
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
@@ -162,12 +164,20 @@ class Upkeep:
     # ------------------------------------------------------------ snapshots and pruning
 
     async def snapshot(self) -> None:
-        """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
+        """Writes the present state, after the snapshot that is being written, if one is.
+
+        Raises StorageError, OSError or Damaged where the disk refuses.
+        """
+        while self._writing is not None and not self._writing.done():
+            await asyncio.wait([self._writing])  # on a disk that hangs one thread waits, not one for each attempt
         self._dirty_records = self._dirty_bytes = 0
         self._snapshot_at = self._clock.monotonic()
         frozen = self._freeze()
+        writing = asyncio.to_thread(lambda: snapshot.write(self._disk, self._snapshots, frozen()))
+        self._writing = asyncio.ensure_future(writing)
+        self._writing.add_done_callback(_told)
         try:
-            await asyncio.to_thread(lambda: snapshot.write(self._disk, self._snapshots, frozen()))
+            await asyncio.shield(self._writing)
         except BaseException:
             self._dirty_records += 1  # there is something to save still, but not again with every record
             raise
@@ -177,3 +187,9 @@ class Upkeep:
         self._kept_elsewhere = confirmed_floor
         streams = dict(self._folded.streams(STREAMS))
         return await asyncio.to_thread(prune, self._wal, self._snapshots, streams, self._bodies, confirmed_floor)
+
+
+def _told(written: "asyncio.Future[Path]") -> None:
+    """Its error is told to whoever waits for it; that nobody does any more is no reason for a warning."""
+    if not written.cancelled():
+        written.exception()

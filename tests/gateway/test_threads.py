@@ -53,6 +53,22 @@ async def test_who_stops_waiting_leaves_the_call_to_itself() -> None:
     thread.end()
 
 
+async def test_calls_that_nobody_waits_for_any_more_are_not_made() -> None:
+    thread, gate, made = Thread("finn-test"), threading.Event(), list[str]()
+    hanging = asyncio.create_task(thread.run(gate.wait))
+    attempts = [asyncio.create_task(thread.run(made.append, "given up")) for _ in range(3)]
+    await asyncio.sleep(0)
+    for attempt in (hanging, *attempts):
+        attempt.cancel()
+    await asyncio.wait([hanging, *attempts])
+    last = asyncio.create_task(thread.run(made.append, "wanted"))
+    await asyncio.sleep(0)
+    gate.set()
+    await last
+    assert made == ["wanted"]
+    thread.end()
+
+
 def test_a_call_that_hangs_does_not_hold_up_the_end_of_the_process() -> None:
     program = """
 import asyncio, threading
