@@ -32,7 +32,7 @@ from agent.tools import TOOLS
 from agent.turns import Turns
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
-from gateway.condition import Condition
+from gateway.condition import Condition, nobody
 from gateway.copies import Copies, local_tier
 from gateway.doors import NO_SOCKET, guards, layers
 from gateway.facts import own_facts, room_facts
@@ -73,15 +73,17 @@ from persistence.own_beads import shown
 from persistence.redact import Redactor
 from persistence.replay import Means, Paths
 from persistence.swap import RESTORED, RESTORING, settled
+from scheduler.alerts import ALERTS
 from scheduler.health import Fact, Source, judge
 from scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
+    from gateway.owner import Owner
     from gateway.storage import Storage
     from persistence.cascade import Recovered
     from persistence.origin import Origin
 
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, BREAKERS, TOKENS)
+FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, BREAKERS, TOKENS, ALERTS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
 RETRY_MS = 1000  #: when a client that is sent away comes back
 QUIET_S = 10.0  #: a start that takes longer says where it is before it is ready
@@ -110,6 +112,7 @@ class Finn:
         self._rooms: Rooms | None = None
         self._scheduler: Scheduler | None = None
         self._condition: Condition | None = None
+        self._owner: Owner | None = None
         ids = Ids(clock, entropy)
         self._metrics = Metrics()
         self._storage = _storage(settings, clock, entropy, ids, self._metrics.observe)
@@ -226,7 +229,7 @@ class Finn:
         await self._send_all_away()
         await self._storage.retire()
         await self._close(rooms)
-        self._rooms = self._scheduler = self._condition = None
+        self._rooms = self._scheduler = self._condition = self._owner = None
 
     async def _stand_by(self) -> None:
         """Returns when this process may act: at once, or when the one that took over has stopped or is dead."""
@@ -322,7 +325,8 @@ class Finn:
 
     def _activities(self, rooms: Rooms) -> Iterable[Coroutine[None, None, None]]:
         """What goes on beside the requests."""
-        condition = self._condition = self._watch(rooms)
+        owner = self._owner = _owner(self._settings, rooms.journal, self._clock, self._entrance.url)
+        condition = self._condition = self._watch(rooms, owner)
         parts = Parts(self._settings, FOLDS, self._means, rooms.journal, rooms.beads, self._storage, condition.look)
         scheduler, ledger = scheduler_of(parts, self._clock, self._entropy, self._metrics.observe)
         self._scheduler = scheduler
@@ -338,6 +342,7 @@ class Finn:
             ledger.serve(),
             self._load(),
             *(self._storage.serve() if self._storage is not None else ()),
+            *((owner.serve(),) if owner is not None else ()),
         )
 
     async def _look_after(self, rooms: Rooms) -> None:
@@ -358,7 +363,7 @@ class Finn:
         except (FinnError, OSError) as error:
             log.error("the files cannot be looked at: %s", error)
 
-    def _watch(self, rooms: Rooms) -> Condition:
+    def _watch(self, rooms: Rooms, owner: "Owner | None") -> Condition:
         """Looks at a life as a whole."""
 
         def look() -> Sequence[Fact]:
@@ -368,7 +373,8 @@ class Finn:
         def leaving() -> bool:
             return self.state == "draining"
 
-        return Condition(look, self._sources, rooms.beads, self._clock, leaving=leaving)
+        heed = owner.look if owner is not None else nobody
+        return Condition(look, self._sources, rooms.beads, self._clock, heed, leaving=leaving)
 
     def _tasks(self) -> Scheduler:
         """The tasks of this life, for routes behind a guard."""
@@ -419,8 +425,9 @@ class Finn:
             self._readers.stir()
 
     async def _close(self, rooms: Rooms) -> None:
-        if self._condition is not None:
-            self._condition.end()
+        for each in (self._condition, self._owner):
+            if each is not None:
+                each.end()
         await rooms.journal.close()
         rooms.premises.close()
 
@@ -467,7 +474,7 @@ class Finn:
             self._own_facts,
             *((self._storage.facts,) if self._storage is not None else ()),
             *((self._room_facts, self._task_facts) if self._rooms is not None and self._scheduler is not None else ()),
-            *((self._condition.facts,) if self._condition is not None else ()),
+            *(each.facts for each in (self._condition, self._owner) if each is not None),
         )
 
     def _readings(self) -> Iterator[Reading]:
@@ -520,6 +527,17 @@ def _about(settings: Settings, model: Model) -> dict[str, str | None]:
 def _origin(journal: Journal, seconds: float) -> dict[str, str | int | float]:
     """Where a life has its state from, and how long it took to open."""
     return {"seconds": round(seconds, 3), "source": journal.source, "seq": journal.seq, "epoch": journal.epoch}
+
+
+def _owner(settings: Settings, journal: Journal, clock: Clock, url: str) -> "Owner | None":
+    """The way to the owner, where one is set: what is not set costs no import."""
+    if not (settings.alert_url or settings.ping_url):
+        return None
+    from gateway.owner import Owner
+    from scheduler.message import Sender
+
+    sender = Sender(settings.agent_id, release_of(settings)["releaseId"], url)
+    return Owner(settings.alert_url, settings.ping_url, journal, clock, sender)
 
 
 def _finished(data_dir: Path, means: Means) -> "Recovered | None":

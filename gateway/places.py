@@ -1,7 +1,8 @@
-"""Where copies are kept, as the settings say it: a store's URL, a git remote and its branch, sizes.
+"""Where copies are kept and who is told, as the settings say it: URLs, a git remote and its branch, sizes.
 
     s3://bucket/prefix   file:///dir                                     a store; its keys stand in AWS_*, never in it
     https://TOKEN@host/me/state.git   git@host:me/state.git   /dir       a remote; what opens it is taken out of the URL
+    https://host/path-that-opens-it#FORM                                 an address of the owner; only the host is shown
 
 Each parser raises ValueError with a clause that continues `NAME …`.
 """
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from urllib.parse import unquote
 
 from gateway.secret import Secret
+from persistence.errors import OutboundRefused
 
 UNIT_BYTES = MappingProxyType({"": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30})
 USERINFO = re.compile(r"//[^/]*@")  #: the part of a URL in which people put passwords
@@ -35,6 +37,19 @@ class Remote:
     def reveal(self) -> str:
         """What has to stay hidden; nothing where there is no password."""
         return self.password.reveal() if self.password else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """An address of the owner. `origin` may be shown, the rest of the URL opens it; `form` is how it is told things."""
+
+    origin: str
+    form: str
+    url: Secret
+
+    def reveal(self) -> str:
+        """What has to stay hidden, and where to send."""
+        return self.url.reveal()
 
 
 def without_credentials(text: str) -> str:
@@ -100,3 +115,23 @@ def endpoint(text: str) -> str:
     if not re.fullmatch(r"https?://[^@?#\s]+", text):
         raise ValueError("is a URL that begins with http:// or https://, without credentials")
     return text.rstrip("/")
+
+
+def hook(text: str) -> Hook:
+    """An address of the owner, out in the internet. A name is looked up with each message, not now."""
+    from agent.outbound import place_of  # imported on use: who sets no such address need not load what asks it
+    from agent.public import is_public, literal
+    from scheduler.message import FORMS, form_of
+
+    url, _, fragment = text.partition("#")
+    try:
+        place = place_of(url, ("https",))
+    except OutboundRefused:
+        raise ValueError("is written like https://host/path, without user or password") from None
+    address = literal(place.name)
+    if place.name.rpartition(".")[2] == "localhost" or (address is not None and not is_public(address)):
+        raise ValueError(f"leads to {place.name}, and finn sends to public addresses only")
+    form = form_of(text)
+    if form not in FORMS:
+        raise ValueError(f"ends with #{fragment}; behind the # stands {', '.join(FORMS)}, or nothing")
+    return Hook(place.origin, form, Secret(url))

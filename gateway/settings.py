@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from gateway.address import Network, is_loopback
 from gateway.logs import LEVELS
-from gateway.places import Remote, endpoint, git_branch, git_remote, size, store_url, without_credentials
+from gateway.places import Hook, Remote, endpoint, git_branch, git_remote, hook, size, store_url, without_credentials
 from gateway.secret import Secret
 from persistence.errors import UsageError
 
@@ -274,6 +274,22 @@ SETTINGS: tuple[Setting, ...] = (
         "how much of each of the two is kept in all; what comes beyond it is left out likewise",
         size,
     ),
+    Setting(
+        "FINN_ALERT_URL",
+        None,
+        "an https webhook that is told when something turns bad, and when it is well again; never shown whole",
+        hook,
+        secret=True,
+        shown="none",
+    ),
+    Setting(
+        "FINN_PING_URL",
+        None,
+        "an https address that is asked each minute while finn works, so that its silence is noticed",
+        hook,
+        secret=True,
+        shown="none",
+    ),
     Setting("AWS_ACCESS_KEY_ID", None, "the key for `s3://`", Secret, secret=True),
     Setting("AWS_SECRET_ACCESS_KEY", None, "its secret half", Secret, secret=True),
     Setting("AWS_SESSION_TOKEN", None, "what a temporary key needs besides", Secret, secret=True),
@@ -295,9 +311,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("OPENAI_API_KEY", None, "the key for `openai:`", Secret, secret=True),
 )
 
-#: Settings of the contract that belong to rooms not built yet: no slip of the pen, but whoever sets one is told.
-UNUSED = ("FINN_ALERT_URL", "FINN_PING_URL")
-KNOWN = frozenset({*(setting.name for setting in SETTINGS), *UNUSED})
+KNOWN = frozenset(setting.name for setting in SETTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +353,8 @@ class Settings:
     git_branch: str | None
     workspace_file_max: int
     workspace_max: int
+    alert_url: Hook | None
+    ping_url: Hook | None
     aws_access_key_id: Secret | None
     aws_secret_access_key: Secret | None
     aws_session_token: Secret | None
@@ -475,9 +491,7 @@ def _parse(setting: Setting, said: Mapping[str, str]) -> Any:
 def _name_problems(said: Mapping[str, str]) -> Iterator[str]:
     """Names that this release does not use. Raises UsageError for one that looks like a slip of the pen."""
     for name in sorted(said):
-        if name in UNUSED:
-            yield f"{name} is set, but this release does not use it yet"
-        elif name.startswith("FINN_") and name not in KNOWN:
+        if name.startswith("FINN_") and name not in KNOWN:
             nearest = min(KNOWN, key=lambda known: (distance(name, known), known))
             if distance(name, nearest) <= NEAR:
                 raise UsageError(f"{name} is not a setting", hint=f"did you mean {nearest}?")

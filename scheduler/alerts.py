@@ -32,7 +32,6 @@ TASKS: Mapping[str, str] = MappingProxyType(
         "drill": "store",
         "archive": "git",
         "snapshot": "wal",
-        "prune": "wal",
         "stale_beads": "beads",
     }
 )
@@ -103,6 +102,10 @@ class Told:
         """After one more message, which is on its way."""
         return Told(dict(bad), (*self.times, at)[-LIMIT:], arrived=False)
 
+    def reached(self) -> "Told":
+        """Once all of it has arrived."""
+        return replace(self, arrived=True)
+
     def recent(self, now: int) -> tuple[int, ...]:
         """The messages that count against the limit. A clock that was set by more than a day lets go of them."""
         return tuple(at for at in self.times if abs(now - at) < DAY_MS)
@@ -113,7 +116,7 @@ def step(told: Told, record: Record) -> Told:
     event = record.event
     if isinstance(event, OwnerTold):
         return told.told(event.bad, record.time)
-    return replace(told, arrived=True)
+    return told.reached()
 
 
 ALERTS = Fold("alerts", 1, Told, Told(), step, False, (OwnerTold, OwnerReached))

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.places import Remote
 from gateway.secret import Secret
-from gateway.settings import SETTINGS, UNUSED, Settings, read, scrub, table
+from gateway.settings import SETTINGS, Settings, read, scrub, table
 from persistence.errors import UsageError
 
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -188,11 +188,6 @@ def test_a_name_of_another_release_is_told_and_ignored(data_dir: Path) -> None:
     assert read_in(data_dir, FINN_TELEPATHY="on").problems == (
         "FINN_TELEPATHY is not a setting of this release and was ignored",
     )
-
-
-@pytest.mark.parametrize("name", UNUSED)
-def test_a_setting_whose_room_is_not_built_is_told_and_no_error(data_dir: Path, name: str) -> None:
-    assert read_in(data_dir, **{name: "x"}).problems == (f"{name} is set, but this release does not use it yet",)
 
 
 def test_names_without_our_prefix_are_nobodys_business(data_dir: Path) -> None:
@@ -423,3 +418,47 @@ def test_scrubbing_leaves_no_secret_for_a_child() -> None:
     assert keys <= environ.keys()
     scrub(environ)
     assert environ == {"FINN_PORT": "1", "PATH": "/bin"}
+
+
+# ---------------------------------------------------------------- addresses of the owner
+
+HOOK = "https://hooks.example/services/T0/B0/secret-of-the-hook"
+HOOKS = pytest.mark.parametrize("name", ["FINN_ALERT_URL", "FINN_PING_URL"])
+
+
+@HOOKS
+def test_an_address_of_the_owner_shows_its_host_and_nothing_else(data_dir: Path, name: str) -> None:
+    settings = read_in(data_dir, **{name: f"{HOOK}#slack"})
+    hook = getattr(settings, name.lower().removeprefix("finn_"))
+    assert (hook.origin, hook.form, hook.reveal()) == ("https://hooks.example", "slack", HOOK)
+    assert settings.secrets[name] == HOOK
+    assert "secret-of-the-hook" not in repr(settings)
+    environ = {name: HOOK}
+    scrub(environ)
+    assert environ == {}
+
+
+@HOOKS
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://hooks.example/secret",
+        "https://user:secret@hooks.example/",
+        "hooks.example/secret",
+        "https://127.0.0.1/secret",
+        "https://127.1/secret",
+        "https://0x7f000001/secret",
+        "https://[::1]/secret",
+        "https://[::ffff:10.0.0.1]/secret",
+        "https://10.0.0.1/secret",
+        "https://169.254.169.254/secret",
+        "https://localhost/secret",
+        "https://finn.localhost/secret",
+        "https://localhost./secret",
+        "https://hooks.example/secret#carrier-pigeon",
+    ],
+)
+def test_an_address_that_can_never_be_told_is_refused_at_the_start(data_dir: Path, name: str, url: str) -> None:
+    refusal = refusal_of(data_dir, **{name: url})
+    assert refusal.startswith(name)
+    assert "secret" not in refusal
