@@ -166,6 +166,11 @@ class Remote:
         return text.replace(header, "[REDACTED]").replace(self.password, "[REDACTED]")
 
 
+def own_config() -> bytes:
+    """The configuration of a folder of ours, as `prepare` writes it."""
+    return _OWN_CONFIG
+
+
 def _usable(url: str) -> bool:
     """A URL of a scheme that is allowed, without a password; an absolute folder; git@host:path."""
     if not url.isprintable() or url != url.strip():

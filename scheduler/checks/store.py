@@ -23,7 +23,7 @@ from persistence.standby import MARK, Mark, marked
 from persistence.store import Store
 from persistence.streams import STREAMS
 from scheduler.check import Check, Remove, Step
-from scheduler.finding import Seen
+from scheduler.finding import Seen, Severity
 from scheduler.naming import named
 from scheduler.patience import within
 from scheduler.site import Site
@@ -129,7 +129,7 @@ def _stand(site: Site) -> Stand:
     return stand
 
 
-SAID = {
+SAID: dict[str, tuple[Severity, str]] = {
     "same": ("pass", "the store has the whole log"),
     "ahead": ("pass", "what the store has is this log's past"),
     "after": ("pass", "the store's log ends before this one begins; the next start sums up what is between"),
@@ -156,7 +156,7 @@ def _see_history(site: Site) -> Seen:
     severity, said = SAID[stand.relation]
     figures = f"{site.past.head.seq} records here, {tip.seq} there, {stand.common} in common"
     data = {"relation": stand.relation, "here": site.past.head.seq, "there": tip.seq, "common": stand.common}
-    return Seen(severity, f"{said}: {figures}", TO_DO.get(stand.relation, ""), data)  # type: ignore[arg-type]
+    return Seen(severity, f"{said}: {figures}", TO_DO.get(stand.relation, ""), data)
 
 
 def _see_epoch(site: Site) -> Seen:
