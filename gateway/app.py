@@ -43,6 +43,7 @@ from gateway.premises import Premises
 from gateway.problem import EXCEPTION_HANDLERS, Refused, silent, standing_by, starting
 from gateway.rooms import Rooms
 from gateway.routes.beads import bead_routes
+from gateway.routes.doctor import doctor_routes
 from gateway.routes.health import VERSION, State, health_routes, release_of
 from gateway.routes.login import login_routes
 from gateway.routes.metrics import metrics_routes
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from gateway.storage import Storage
     from persistence.cascade import Recovered
     from persistence.origin import Origin
+    from scheduler.site import Site as Place
 
 FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, BREAKERS, TOKENS, ALERTS)
 LOOK_S = 300.0  #: how often the grimoires are looked at, besides after every tool
@@ -152,6 +154,7 @@ class Finn:
             *token_routes(self.rooms, self._clock, guard),
             *storage_routes(self.rooms, lambda: self.rooms().files, self._copies, guard),
             *task_routes(self._tasks, self._clock, guard),
+            *doctor_routes(self._place, self._means.ids, VERSION, guards(self._auth, self._opening), guard),
             WebSocketRoute(
                 "/ws/{session}", chat_endpoint(self.rooms, self._hub, self._clock), middleware=guard("read")
             ),
@@ -382,6 +385,34 @@ class Finn:
         assert self._scheduler is not None
         return self._scheduler
 
+    def _opening(self) -> FinnError | None:
+        """Why there is nothing to see yet."""
+        return starting() if self.state == "starting" else None
+
+    def _place(self, loop: asyncio.AbstractEventLoop) -> "Place":
+        """What the doctor looks at. Called in a thread of its own; what it asks of finn is done on the loop."""
+        from gateway.bead_mending import within
+        from gateway.site import acting, inside
+        from scheduler.site import Running
+
+        async def facts() -> Mapping[str, Any]:
+            return {fact.name: fact.value for source in self._sources() for fact in source()}
+
+        rooms = self._rooms
+        acts: dict[str, Callable[[], Awaitable[object]]] = {}
+        if rooms is not None:
+            acts = {"mirrors": rooms.mirror.anew, "snapshot": rooms.journal.snapshot, "prune": rooms.journal.save}
+        own = Running(os.getpid(), self._entrance.url, self.epoch, answers=True)
+        return inside(
+            self._settings,
+            own,
+            again=lambda: self._place(loop),
+            clock=self._clock,
+            facts=asyncio.run_coroutine_threadsafe(facts(), loop).result(),
+            acts={name: acting(act, loop) for name, act in acts.items()},
+            change=within(rooms.beads, loop) if rooms is not None else None,
+        )
+
     def _task_facts(self) -> Iterable[Fact]:
         return task_facts(self._tasks().runs, self._clock.monotonic())
 
@@ -510,6 +541,17 @@ def _storage(settings: Settings, clock: Clock, entropy: Entropy, ids: Ids, obser
     )
 
 
+def _owner(settings: Settings, journal: Journal, clock: Clock, url: str) -> "Owner | None":
+    """The way to the owner, where one is set: what is not set costs no import."""
+    if not (settings.alert_url or settings.ping_url):
+        return None
+    from gateway.owner import Owner
+    from scheduler.message import Sender
+
+    sender = Sender(settings.agent_id, release_of(settings)["releaseId"], url)
+    return Owner(settings.alert_url, settings.ping_url, journal, clock, sender)
+
+
 def _about(settings: Settings, model: Model) -> dict[str, str | None]:
     """What an operator wants to know of a start. Nothing here is secret."""
     about = release_of(settings)
@@ -527,17 +569,6 @@ def _about(settings: Settings, model: Model) -> dict[str, str | None]:
 def _origin(journal: Journal, seconds: float) -> dict[str, str | int | float]:
     """Where a life has its state from, and how long it took to open."""
     return {"seconds": round(seconds, 3), "source": journal.source, "seq": journal.seq, "epoch": journal.epoch}
-
-
-def _owner(settings: Settings, journal: Journal, clock: Clock, url: str) -> "Owner | None":
-    """The way to the owner, where one is set: what is not set costs no import."""
-    if not (settings.alert_url or settings.ping_url):
-        return None
-    from gateway.owner import Owner
-    from scheduler.message import Sender
-
-    sender = Sender(settings.agent_id, release_of(settings)["releaseId"], url)
-    return Owner(settings.alert_url, settings.ping_url, journal, clock, sender)
 
 
 def _finished(data_dir: Path, means: Means) -> "Recovered | None":

@@ -5,6 +5,7 @@
     finn verify, token ──────▶ the data directory itself, and the store
     finn token create, … ────▶ gateway/token_verbs.py
     finn restore ────────────▶ gateway/rebuild.py
+    finn doctor ─────────────▶ gateway/diagnosis.py
     finn beads ──────────────▶ gateway/beads.py
 
 Errors go to stderr as `finn: WHAT (HINT)`, with --json as the problem object of HTTP. Exit codes: 0, 1, 2 for usage.
@@ -97,6 +98,14 @@ def parser() -> argparse.ArgumentParser:
     status = _command(commands, "status", _status, "one screen about how it is", "finn status --json")
     _data_dir(status)
     _json(status)
+
+    checkup = _command(commands, "doctor", _doctor, "find what is broken, and mend it", "finn doctor --fix")
+    checkup.add_argument("--fix", action="store_true", help="mend what can be mended; what it replaces is kept")
+    checkup.add_argument("--undo", metavar="ID", help="put back what a fix replaced")
+    checkup.add_argument("--only", metavar="CATEGORY,…", help="look at these subjects alone")
+    checkup.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="how it is told (text)")
+    checkup.add_argument("--fail-on", choices=("warn", "fail"), default="fail", help="from where on it exits 1 (fail)")
+    _data_dir(checkup)
 
     verify = _command(commands, "verify", _verify, "prove every checksum of the log", "finn verify --store")
     verify.add_argument("--store", action="store_true", help="also read and prove all that the store keeps")
@@ -255,6 +264,12 @@ def _sessions_export(args: argparse.Namespace) -> int:
 
 
 # ---------------------------------------------------------------- the data directory itself
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gateway.diagnosis import doctor
+
+    return doctor(args)
 
 
 def _verify(args: argparse.Namespace) -> int:

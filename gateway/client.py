@@ -48,7 +48,7 @@ def running(data_dir: Path) -> Any:
 class Client:
     """One gateway."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, timeout_s: float = TIMEOUT_S) -> None:
         """Raises UsageError for what is no URL."""
         try:
             self._url = urlsplit(url)
@@ -58,9 +58,10 @@ class Client:
         if not usable:
             raise UsageError(f"{url} is not the address of a finn", hint="say it as http://HOST:PORT")
         self._token = token
+        self._timeout_s = timeout_s
 
     @classmethod
-    def find(cls, settings: Settings, url: str | None) -> "Client":
+    def find(cls, settings: Settings, url: str | None, timeout_s: float = TIMEOUT_S) -> "Client":
         """The gateway at `url`, or the one that runs on the data directory.
 
         Raises Unreachable, NotFound, UsageError, or Damaged where the file does not hold a token.
@@ -77,7 +78,7 @@ class Client:
         except ValueError as error:
             hint = "`finn token --rotate` makes a new one"
             raise Damaged(f"{path} does not hold a token: it {error}", hint=hint) from None
-        return cls(url or note["url"], token.reveal())
+        return cls(url or note["url"], token.reveal(), timeout_s)
 
     def get(self, path: str, accept: Collection[int] = (200,)) -> Any:
         """The JSON at a path. Raises Answered, Unreachable."""
@@ -101,7 +102,7 @@ class Client:
 
     def _request(self, method: str, path: str, body: bytes | None, accept: Collection[int]) -> bytes:
         make = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
-        connection = make(self._url.hostname or "", self._url.port, timeout=TIMEOUT_S)
+        connection = make(self._url.hostname or "", self._url.port, timeout=self._timeout_s)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             connection.request(method, path, body, headers)

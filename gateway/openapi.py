@@ -86,6 +86,8 @@ SETTABLE = {
 }
 AMONG = ("status", "type", "priority", "label", "label_any", "assignee", "unassigned", "sort", "limit")
 
+REPORT = _object(version="string", overall="string", summary="object", findings="array", fix="object?")
+
 OPERATIONS: tuple[Operation, ...] = (
     Operation("/livez", "get", None, "Whether the process turns", {200: None}),
     Operation("/readyz", "get", None, "Whether prompts are taken", {200: None}),
@@ -224,6 +226,23 @@ OPERATIONS: tuple[Operation, ...] = (
         "owner",
         "Runs a task now and answers when it has ended; for one that is left alone this is the probe",
         {200: TASK},
+    ),
+    Operation("/doctor", "get", "probe", "What is as it should be, and what is not", {200: REPORT}, query=("only",)),
+    Operation(
+        "/doctor/fix",
+        "post",
+        "owner",
+        "Mends these findings, these categories, or all that can be mended; what it replaces is kept",
+        {200: REPORT},
+        body=_object(ids="array?", only="array?"),
+    ),
+    Operation(
+        "/doctor/undo",
+        "post",
+        "owner",
+        "Puts back what a fix replaced",
+        {200: _object(id="string", restored="array")},
+        body=_object(id="string"),
     ),
     Operation("/openapi.json", "get", None, "This description", {200: None}),
 )

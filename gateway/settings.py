@@ -461,6 +461,11 @@ def read_leniently(
     return settings, tuple(wrong)
 
 
+def coloured(terminal: bool, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether what is printed may have colours: on a terminal that knows them, and to somebody who wants them."""
+    return terminal and not environ.get("NO_COLOR") and environ.get("TERM") != "dumb"
+
+
 def scrub(environ: MutableMapping[str, str] = os.environ) -> None:
     """Takes the secrets out of the environment, once they are read, so that no child inherits them."""
     for setting in SETTINGS:

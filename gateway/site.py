@@ -7,29 +7,57 @@
 Nothing is written, and nothing but the running finn is asked.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import TimeoutError as TooLate
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from gateway.bead_mending import Mend, alone
 from gateway.client import running as alive
-from gateway.settings import NOTHING_SAID, Settings, read_leniently, token_bits
+from gateway.settings import NOTHING_SAID, SETTINGS, Settings, read_env_file, read_leniently, token_bits
 from gateway.sources import chosen_of, remote_of, store_of
 from persistence.clock import Clock, SystemClock
 from persistence.disk import Disk, SystemDisk
-from persistence.errors import UsageError
+from persistence.errors import Busy, UsageError
 from persistence.redact import Redactor
 from persistence.replay import Paths
 from persistence.values import Json
 from scheduler.site import Running, Site
 
+ACT_S = 60.0  #: for what a running finn is asked to do
 ASK_S = 3.0  #: how long a finn that runs may take to say that it does
 
 
 def site_of(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | None] = NOTHING_SAID) -> Site:
     """The place that these settings mean, as it is now, seen from outside of any finn. Raises nothing."""
     settings, wrong = read_leniently(environ, flags)
-    return plain_site(settings, wrong, running_on(settings.data_dir), again=lambda: site_of(environ, flags))
+    running = running_on(settings.data_dir)
+    change = alone(settings) if running is None else None
+    return plain_site(settings, wrong, running, again=lambda: site_of(environ, flags), change=change)
+
+
+def inside(
+    settings: Settings,
+    running: Running,
+    *,
+    again: Callable[[], Site],
+    clock: Clock,
+    facts: Mapping[str, Json],
+    acts: Mapping[str, Callable[[], None]],
+    change: Mend | None,
+) -> Site:
+    """The place of a finn that runs, seen from within it. Of `.env` it tells what would keep the next start.
+
+    Its environment is no longer asked: the secrets were taken out of it.
+    """
+    wrong: tuple[UsageError, ...] = ()
+    try:
+        read_env_file(settings.data_dir / ".env")
+    except UsageError as error:
+        wrong = (error,)
+    return plain_site(settings, wrong, running, again=again, clock=clock, facts=facts, acts=acts, change=change)
 
 
 def plain_site(
@@ -42,6 +70,7 @@ def plain_site(
     clock: Clock | None = None,
     facts: Mapping[str, Json] | None = None,
     acts: Mapping[str, Callable[[], None]] | None = None,
+    change: Mend | None = None,
 ) -> Site:
     """The place that settings mean, whoever looks at it."""
     from gateway.app import FOLDS  # the composition root knows what there is
@@ -67,13 +96,12 @@ def plain_site(
         chosen=chosen_of(settings),
         redactor=Redactor({**settings.secrets, **_kept_token(settings.data_dir)}),
         folds=FOLDS,
+        change=change,
     )
 
 
 def plain(settings: Settings) -> Mapping[str, Json]:
     """The effective settings by their name; of what is secret, nothing but the address of the remote."""
-    from gateway.settings import SETTINGS
-
     shown = {one.name: _plain(getattr(settings, one.field)) for one in SETTINGS if not one.secret}
     return {**shown, "FINN_GIT_REMOTE": settings.git_remote.url if settings.git_remote else None}
 
@@ -85,6 +113,23 @@ def _plain(value: object) -> Json:
         case tuple():
             return [_plain(one) for one in value]
     return str(value)
+
+
+def acting(act: Callable[[], Awaitable[object]], loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """For the doctor's thread: has the loop do it, and waits until it is done. Raises FinnError."""
+
+    async def do() -> None:
+        await act()
+
+    def wait() -> None:
+        doing = asyncio.run_coroutine_threadsafe(do(), loop)
+        try:
+            doing.result(ACT_S)
+        except TooLate:
+            doing.cancel()
+            raise Busy("finn did not come to an end with it in time", hint="look again in a minute") from None
+
+    return wait
 
 
 # ---------------------------------------------------------------- the token
