@@ -11,7 +11,7 @@ cannot be read, the record is served with a sentence in the string's place.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, NamedTuple, get_origin
 
 from pydantic_core import PydanticSerializationError, ValidationError, from_json, to_json
 
@@ -134,6 +134,29 @@ def _any(line: bytes, checksum: str, blobs: Blobs, lost: Lost) -> Record:
         checksum,
         line,
     )
+
+
+class Said(NamedTuple):
+    """A record of which the event is left as its JSON has it: for who looks at very many."""
+
+    seq: int
+    time: int
+    epoch: int
+    kind: str
+    data: Json
+
+
+def said(line: bytes) -> Said | None:
+    """What a verified line says, if it is spelled as this program spells it, of its version, and without a blob."""
+    found = _WHOLE.match(line)
+    known = _KNOWN.get(found[8]) if found else None
+    if found is None or known is None:
+        return None
+    try:
+        data = from_json(line[found.end() : -1])
+    except ValueError:  # more follows its data
+        return None
+    return Said(int(found[1]), int(found[3]), int(found[4]), known.kind, data)
 
 
 def named_blobs(line: bytes) -> list[str]:

@@ -19,6 +19,9 @@ from persistence.redact import Redactor
 from persistence.replay import Means, Paths, Replayed, survey
 from persistence.store import Store
 from persistence.values import Json
+from scheduler.bodies import Bodies, looked_through
+from scheduler.conversations import Conversation, Sessions
+from scheduler.reading import Log, Shot, read_log, shots
 from scheduler.there import There, asked
 
 LIMIT_S = 5.0  #: how long one question to a network may take
@@ -89,6 +92,32 @@ class Site:
         """What the log says, as a start would find it. Nothing is touched. Raises Newer, OSError."""
         ids = Ids(self.clock, lambda count: bytes(count))
         return survey(self.paths, self.folds, Means(self.disk, self.clock, ids, Redactor({})))
+
+    @cached_property
+    def log(self) -> Log:
+        """The whole log, read through and proven. Raises OSError."""
+        return read_log(self.disk, self.paths.wal)
+
+    @cached_property
+    def shots(self) -> tuple[Shot, ...]:
+        """The snapshots there are, newest first, also those that cannot be read."""
+        return shots(self.disk, self.paths.snapshots)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """The sessions, and where their records are. Raises Newer, OSError."""
+        log = self.log  # first: what is said while this reads is later than that
+        return Sessions(self.disk, self.paths, self.past, log.has_lost, log.last)
+
+    @cached_property
+    def conversations(self) -> tuple[Conversation, ...]:
+        """Every session, read from its first record to its last. Raises Newer, OSError."""
+        return self.sessions.conversations()
+
+    @cached_property
+    def bodies(self) -> Bodies:
+        """The chunks and blobs that the state and the sessions name, each read and proven. Raises Newer, OSError."""
+        return looked_through(self.sessions, self.conversations)
 
     @cached_property
     def there(self) -> There:

@@ -1,5 +1,248 @@
-"""What is looked at of: sessions."""
+"""What is looked at of the sessions: every one, from its first record to its last, with its mirror and its bodies.
 
-from scheduler.check import Check
+log ─▶ tree, calls, turns, state          what is wrong there is told
+ └──▶ mirrors, chunks, blobs              what is wrong there is made again from the log, or moved out of the way
+"""
 
-CHECKS: tuple[Check, ...] = ()
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent.mirror import encode
+from persistence.disk import TEMPORARY
+from persistence.values import Json
+from scheduler.aside import aside
+from scheduler.bodies import Kind, holds
+from scheduler.check import Ask, Check, Remove, Step, Write
+from scheduler.conversations import MIRRORS, SUFFIX, Conversation, Kept
+from scheduler.finding import Seen, Severity
+from scheduler.site import Site
+
+TOLD = 5  #: sessions that are named one by one
+RENEW = "mirrors"  #: what a running finn is asked for where mirrors went
+
+LOST = "records are lost from the log, see wal.chain, wal.missing and wal.gaps"
+VERIFY = "what the log has is shown as it is; compare with the store: finn verify --store"
+
+
+def _whole(site: Site) -> list[Conversation]:
+    return [one for one in site.conversations if one.whole]
+
+
+def _named(found: Sequence[str]) -> str:
+    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    return ", ".join(found[:TOLD]) + more
+
+
+def _judged(site: Site, bad: Sequence[str], sound: str, what: str, severity: Severity = "warn") -> Seen:
+    """A finding about sessions: where records are lost, what follows from that is no finding of its own."""
+    if not bad:
+        return Seen("pass", sound)
+    if site.log.lost:
+        return Seen("info", f"{what}: {_named(bad)}; {LOST}", "see there", {"sessions": list(bad)})
+    return Seen(severity, f"{what}: {_named(bad)}", VERIFY, {"sessions": list(bad)})
+
+
+# ---------------------------------------------------------------- what the log says
+
+
+def _see_tree(site: Site) -> Seen:
+    all_of_them = _whole(site)
+    bad = [one.session for one in all_of_them if one.orphans or one.twice or not one.leaf]
+    orphans = sum(len(one.orphans) for one in all_of_them)
+    twice = sum(len(one.twice) for one in all_of_them)
+    records = sum(one.records for one in all_of_them)
+    what = f"{orphans} messages stand below one that is not before them, {twice} have two places, in"
+    return _judged(
+        site, bad, f"{len(all_of_them)} sessions, {records} records: every message has its place", what, "fail"
+    )
+
+
+def _see_calls(site: Site) -> Seen:
+    bad = [one.session for one in _whole(site) if one.unanswered]
+    count = sum(len(one.unanswered) for one in _whole(site))
+    return _judged(site, bad, "every tool call has its result", f"{count} tool calls have no result in")
+
+
+def _see_turns(site: Site) -> Seen:
+    open_turns = {one.session: one.turns for one in _whole(site) if one.turns}
+    several = [session for session, turns in open_turns.items() if len(turns) > 1]
+    if several or site.running is not None or not open_turns:
+        return _judged(site, several, f"{len(open_turns)} turns run", "more than one turn runs at a time in")
+    what = f"{len(open_turns)} turns were interrupted, in {_named(list(open_turns))}"
+    hint = "start finn: it ends them as interrupted, says so in the session, and goes on with what waits"
+    return Seen("info", what, hint, {"sessions": list(open_turns)})
+
+
+def _see_state(site: Site) -> Seen:
+    if site.log.lost:
+        return Seen("pass", f"not compared: {LOST}")
+    all_of_them = _whole(site)
+    bad = [one.session for one in all_of_them if one.messages != one.state.messages or not _runs_as_told(one)]
+    said = sum(one.messages for one in all_of_them)
+    return _judged(
+        site, bad, f"{said} messages, as the state counts them", "the state and the records differ in", "fail"
+    )
+
+
+def _runs_as_told(one: Conversation) -> bool:
+    return one.state.running is None or one.state.running.turn in one.turns
+
+
+# ---------------------------------------------------------------- mirrors
+
+
+def _mirror(site: Site, session: str) -> Path:
+    return site.root / MIRRORS / f"{session}{SUFFIX}"
+
+
+def _kept(site: Site, *kept: Kept) -> list[Conversation]:
+    return [one for one in _whole(site) if one.mirror.kept in kept]
+
+
+def _see_missing(site: Site) -> Seen:
+    bad = [one.session for one in _kept(site, "missing")]
+    if not bad:
+        return Seen("pass", f"{len(site.conversations)} sessions, each has its file")
+    hint = "start finn: it writes them from the log"
+    return Seen("warn", f"{len(bad)} sessions have no file in {MIRRORS}: {_named(bad)}", hint, {"sessions": bad})
+
+
+def _see_mirrors(site: Site) -> Seen:
+    other, behind = _kept(site, "other"), _kept(site, "behind")
+    only = sum(one.mirror.only for one in _whole(site))
+    data: dict[str, Json] = {"lines_of_lost_records": only} if only else {}
+    if other:
+        told = [f"{one.session} from line {one.mirror.line} on" for one in other]
+        what = f"{len(other)} mirrors do not say what the log says: {_named(told)}"
+        hint = "they are copies and were changed; --fix writes them from the log and keeps what they were"
+        return Seen("warn", what, hint, {**data, "sessions": {one.session: one.mirror.line for one in other}})
+    if only:
+        what = f"{only} lines of mirrors are all that is left of records that the log lost; they are kept as they are"
+        return Seen("info", what, "read them there; a start that finds these records in the store puts them back", data)
+    if behind and site.running is None:
+        return Seen("info", f"{len(behind)} mirrors end before the log does", "start finn: it goes on from there")
+    lines = sum(one.mirror.line for one in _whole(site))
+    return Seen(
+        "pass", f"{lines} lines of {len(site.conversations)} mirrors, as the log has them", data={"lines": lines}
+    )
+
+
+def _mend_missing(site: Site) -> Sequence[Step]:
+    if site.running is not None:
+        return [Ask(RENEW)]
+    return [_drawn(site, one) for one in _kept(site, "missing")]
+
+
+def _mend_mirrors(site: Site) -> Sequence[Step]:
+    """Not where a mirror has lines that nothing else has. With a finn that runs, that one writes them."""
+    others = [one for one in _kept(site, "other") if not one.mirror.only]
+    if site.running is not None:
+        return [*(Remove(_mirror(site, one.session)) for one in others), Ask(RENEW)] if others else []
+    return [_drawn(site, one) for one in others]
+
+
+def _drawn(site: Site, one: Conversation) -> Step:
+    return Write(_mirror(site, one.session), encode(site.sessions.mirror(one.session, one.state)))
+
+
+def _strangers(site: Site) -> list[Path]:
+    folder, sessions = site.root / MIRRORS, site.sessions.states()
+    known = {f"{session}{SUFFIX}" for session in sessions}
+    names = [name for name in site.disk.names(folder) if site.running is None or not name.startswith(TEMPORARY)]
+    return [
+        folder / name
+        for name in names
+        if not (name in known and (folder / name).is_file() and not (folder / name).is_symlink())
+    ]
+
+
+def _see_foreign(site: Site) -> Seen:
+    found = _strangers(site)
+    if not found:
+        return Seen("pass", "each file is of a session")
+    what = f"{len(found)} names in {MIRRORS} are of no session of this log: {_named([path.name for path in found])}"
+    hint = (
+        "finn never reads them; take in one that matters with `finn sessions import`, --fix moves them to quarantine/"
+    )
+    return Seen("warn", what, hint, {"names": [path.name for path in found]})
+
+
+def _mend_foreign(site: Site) -> Sequence[Step]:
+    return [step for path in _strangers(site) for step in aside(site, path, "it is of no session of this log")]
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def _elsewhere(site: Site) -> str:
+    """Where another copy would be; empty where none is set."""
+    places = {"FINN_STORE_URL": "the store", "FINN_GIT_REMOTE": "git"}
+    return " or ".join(name for setting, name in places.items() if site.settings.get(setting))
+
+
+def _judge_bodies(site: Site, kind: Kind, what: str, again: Callable[[Site, str], bytes | None]) -> Seen:
+    bad = [*kind.damaged, *kind.missing]
+    if not bad:
+        spare = f"; {len(kind.spare)} more are named by nothing that is now" if kind.spare else ""
+        return Seen(
+            "pass", f"{kind.named} {what}, each holds what its name says{spare}", data={"spare": len(kind.spare)}
+        )
+    copy = _elsewhere(site)
+    made = sum(again(site, sha) is not None for sha in bad)
+    told = (
+        f"{len(kind.missing)} of {kind.named} {what} are missing, {len(kind.damaged)} damaged; {made} can be made again"
+    )
+    data: dict[str, Json] = {"missing": list(kind.missing), "damaged": list(kind.damaged)}
+    if not kind.damaged and copy and not made:
+        return Seen("info", f"{told}; finn fetches them from {copy} when they are read", "nothing", data)
+    hint = f"start finn: it fetches them from {copy}" if copy else "put them back from a copy of this directory"
+    return Seen("warn" if made == len(bad) or copy else "fail", f"{told}: {_named(bad)}", hint, data)
+
+
+def _mend_bodies(site: Site, kind: Kind, why: str, again: Callable[[Site, str], bytes | None]) -> Sequence[Step]:
+    """Made again where that can be done; what is damaged goes out of the way only where there is another copy."""
+    made = {sha: data for sha in (*kind.damaged, *kind.missing) if (data := again(site, sha)) is not None}
+    steps: list[Step] = []
+    for sha in kind.damaged:
+        if sha in made or _elsewhere(site):
+            steps.extend(aside(site, kind.path(sha), why))
+    return [*steps, *(Write(kind.path(sha), data) for sha, data in made.items())]
+
+
+def _chunk_again(site: Site, sha: str) -> bytes | None:
+    session, ref = site.bodies.refs[sha]
+    return site.sessions.remade(session, ref)
+
+
+def _blob_again(site: Site, sha: str) -> bytes | None:
+    path = site.bodies.files.get(sha)
+    return holds(path, sha) if path is not None else None
+
+
+def _see_chunks(site: Site) -> Seen:
+    return _judge_bodies(site, site.bodies.chunks, "chunks", _chunk_again)
+
+
+def _mend_chunks(site: Site) -> Sequence[Step]:
+    return _mend_bodies(site, site.bodies.chunks, "it does not hold what its name says", _chunk_again)
+
+
+def _see_blobs(site: Site) -> Seen:
+    return _judge_bodies(site, site.bodies.blobs, "blobs", _blob_again)
+
+
+def _mend_blobs(site: Site) -> Sequence[Step]:
+    return _mend_bodies(site, site.bodies.blobs, "it does not hold what its name says", _blob_again)
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("sessions.tree", "every message has its place in its session", _see_tree),
+    Check("sessions.calls", "every tool call has its result", _see_calls),
+    Check("sessions.turns", "one turn at a time, and each has its end", _see_turns),
+    Check("sessions.state", "what finn knows of a session is what its records say", _see_state),
+    Check("sessions.mirror_missing", "every session has its file", _see_missing, _mend_missing),
+    Check("sessions.mirrors", "the files say what the log says", _see_mirrors, _mend_mirrors),
+    Check("sessions.foreign", "the files are of sessions", _see_foreign, _mend_foreign),
+    Check("sessions.chunks", "the chunks of all sessions are there", _see_chunks, _mend_chunks),
+    Check("sessions.blobs", "long texts and files are there", _see_blobs, _mend_blobs),
+)
