@@ -14,6 +14,7 @@ two who change the same bead one is first, and the other decides on what that on
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from persistence import amends, changes, own_beads
@@ -24,6 +25,7 @@ from persistence.events import SYSTEM, BeadChange, BeadsChanged, By, Json, Recor
 from persistence.fold import Fold
 from persistence.issues import written
 from persistence.journal import Journal
+from persistence.labels import STALE
 from persistence.rfc3339 import SECOND
 
 BATCH_CHARS = 500_000  #: of lines in one record, where a file with many was changed by hand
@@ -41,6 +43,11 @@ class Board:
     def text(self) -> bytes:
         """The bytes of their file."""
         return written(self.beads.values(), self.others)
+
+    @cached_property
+    def stale(self) -> tuple[str, ...]:
+        """The beads in progress that nobody touched for long, by name. Probes ask for it all the time."""
+        return tuple(sorted(bead.id for bead in self.beads.values() if STALE in bead.labels and not bead.ended))
 
 
 def keep(board: Board, record: Record) -> Board:

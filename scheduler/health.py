@@ -7,8 +7,9 @@
 waits for a disk or a network: a source gives what it knows already. docs/health.md shows the table.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from persistence.clock import iso
@@ -24,7 +25,8 @@ MIB, GIB = 1 << 20, 1 << 30
 class Fact:
     """One thing that is so at this moment. `output` says what is wrong, where something is.
 
-    `of` is what the value is measured by: the whole disk, the interval of a task.
+    `of` is what the value is measured by: the whole disk, the interval of a task. `at` is when it was measured, in
+    seconds since 1970; 0 is now.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Fact:
     unit: str = ""
     output: str = ""
     of: float = 0.0
+    at: float = 0.0
 
 
 Source = Callable[[], Iterable[Fact]]
@@ -193,7 +196,7 @@ RULES: tuple[Rule, ...] = (
         "sandbox:rung",
         "where `bash` runs",
         warn=told("no sandbox works here, so `bash` is refused"),
-        do="Install bubblewrap, use a kernel with Landlock, or set `FINN_SANDBOX=none`.",
+        do="Install what the output names, allow user namespaces, or set `FINN_SANDBOX=none`.",
     ),
     Rule("turn:active", "turns that run now"),
     Rule("ws:connections", "open sockets"),
@@ -278,6 +281,7 @@ NUMBER = Rule("", "")
 BY_NAME: Mapping[str, Rule] = {rule.name: rule for rule in RULES}
 
 
+@cache
 def rule_of(name: str) -> Rule:
     """The rule for a fact of that name."""
     return BY_NAME.get(name) or BY_NAME.get(f"{name.partition(':')[0]}:NAME") or NUMBER
@@ -297,29 +301,27 @@ class Report:
 def judge(sources: Iterable[Source], now: float) -> Report:
     """The state of everything, at `now` seconds since 1970."""
     time = iso(now)
-    judged = [(fact, rule_of(fact.name)) for source in sources for fact in source()]
-    checks = {fact.name: [_check(fact, rule, time)] for fact, rule in judged}
-    return Report(_worst(judged), checks)
+    judged = [(fact, rule_of(fact.name).judge(fact)) for source in sources for fact in source()]
+    checks = {fact.name: [_check(fact, status, time)] for fact, status in judged}
+    return Report(_worst({status for _, status in judged}), checks)
 
 
 def status(sources: Iterable[Source]) -> Status:
     """The worst of everything, for whoever may not see the rest."""
-    return _worst((fact, rule_of(fact.name)) for source in sources for fact in source())
+    return _worst({rule_of(fact.name).judge(fact) for source in sources for fact in source()})
 
 
-def _worst(judged: Iterable[tuple[Fact, Rule]]) -> Status:
-    found = {rule.judge(fact) for fact, rule in judged}
+def _worst(found: Collection[Status]) -> Status:
     return next((one for one in reversed(ORDER) if one in found), "pass")
 
 
-def _check(fact: Fact, rule: Rule, time: str) -> Json:
-    status = rule.judge(fact)
-    output = fact.output or (rule.do if status != "pass" else "")
+def _check(fact: Fact, status: Status, time: str) -> Json:
+    output = fact.output or (rule_of(fact.name).do if status != "pass" else "")
     return {
         "observedValue": fact.value,
         **({"observedUnit": fact.unit} if fact.unit else {}),
         "status": status,
-        "time": time,
+        "time": iso(fact.at) if fact.at else time,
         **({"output": output} if output else {}),
     }
 

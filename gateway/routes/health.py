@@ -1,6 +1,6 @@
 """Probes: is the process alive, does it take work, is it well."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Literal
 
@@ -12,7 +12,8 @@ from gateway.auth import Auth
 from gateway.settings import Settings
 from persistence.clock import Clock
 from persistence.errors import FinnError
-from scheduler.health import Source, judge
+from persistence.values import Json
+from scheduler.health import Source, Status, judge, status
 
 VERSION = version("finn")
 State = Literal["starting", "silent", "serving", "fenced", "draining"]  #: silent: no source of the log has answered yet
@@ -47,14 +48,18 @@ def health_routes(
         return PlainTextResponse("ok")
 
     async def health(request: Request) -> Response:
-        report = judge(sources(), clock.now())
-        body = {"status": report.status, **release, "uptime": round(clock.monotonic() - began, 3)}
+        uptime = {"uptime": round(clock.monotonic() - began, 3)}
         if auth.may_see_checks(request):
-            body["checks"] = report.checks
-        return JSONResponse(body, 503 if report.status == "fail" else 200, media_type=MEDIA_TYPE)
+            report = judge(sources(), clock.now())
+            return _said(report.status, {**release, **uptime, "checks": report.checks})
+        return _said(status(sources()), {**release, **uptime})
 
     return (
         Route("/livez", live, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
         Route("/health", health, methods=["GET"]),
     )
+
+
+def _said(status: Status, more: Mapping[str, Json]) -> Response:
+    return JSONResponse({"status": status, **more}, 503 if status == "fail" else 200, media_type=MEDIA_TYPE)

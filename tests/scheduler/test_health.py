@@ -147,6 +147,12 @@ def test_what_says_nothing_about_itself_says_what_to_do() -> None:
     assert report.checks["beads:stale"][0]["output"] == "one"
 
 
+def test_what_was_measured_says_when() -> None:
+    report = judge([lambda: [Fact("disk:files", 5000, at=60.0), Fact("epoch", 3)]], 90.0)
+    times = {name: check["time"] for name, (check,) in report.checks.items()}
+    assert times == {"disk:files": "1970-01-01T00:01:00.000Z", "epoch": "1970-01-01T00:01:30.000Z"}
+
+
 def test_two_looks_decide_and_one_that_differs_decides_nothing() -> None:
     held = Held()
     assert held.degraded is None
