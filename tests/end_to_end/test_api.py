@@ -315,7 +315,11 @@ def test_probes_need_no_token_and_tell_strangers_nothing(it: Finn) -> None:
 def test_openapi_describes_exactly_what_is_answered(it: Finn) -> None:
     paths = it.ask("GET", "/openapi.json", bearer=False).json["paths"]
     assert "/api/sessions/{session}/messages" in paths
-    bead = it.ask("POST", "/api/beads", {"title": "a bead"}).json["id"]
+    named = {
+        "{bead}": it.ask("POST", "/api/beads", {"title": "a bead"}).json["id"],
+        "{token}": it.ask("POST", "/api/tokens", {"scope": "probe"}).json["id"],
+        "{name}": "health",
+    }
     for path, operations in paths.items():
         for method in ("get", "post", "put", "patch", "delete"):
             session = it.new_session()
@@ -323,7 +327,8 @@ def test_openapi_describes_exactly_what_is_answered(it: Finn) -> None:
                 it.ask("DELETE", f"/api/sessions/{session}")
             if path.endswith("/events") and method == "get":
                 continue  # it does not end; tests/end_to_end/test_socket.py reads it
-            path = path.replace("{bead}", bead)
+            for what, name in named.items():
+                path = path.replace(what, name)
             answer = it.ask(method.upper(), path.replace("{session}", session))
             there = answer.status not in (404, 405)
             assert there == (method in operations), (method, path, answer.status)
