@@ -31,7 +31,7 @@ from starlette.requests import HTTPConnection
 
 from gateway.address import bucket
 from gateway.caller import Caller
-from gateway.problem import Refused, starting
+from gateway.problem import Refused
 from gateway.secret import Secret
 from gateway.settings import strong_token
 from gateway.tokens import Token, Tokens, is_token
@@ -214,7 +214,8 @@ class Auth:
     def _opened(self) -> Tokens:
         tokens = self._tokens()
         if tokens is None:
-            raise starting()
+            what = "scoped tokens are not known while finn's log is not open"
+            raise Refused("starting", what, hint="try again in a moment; the owner's token is known at any time")
         return tokens
 
     # ------------------------------------------------------------ cookies
