@@ -46,6 +46,8 @@ def drill_store(store: Store, live: Paths, folds: tuple[Fold[Any], ...], means: 
     if tip is None:
         return Drilled("store", False, 0, "", _ms(means.clock, begin), 0, f"{store.url} holds nothing")
     expected = {seq: sha for seq, sha in _live(live) if seq <= tip.seq}
+    if not expected and tip.problems:  # what is wrong with its end may be why
+        return Drilled("store", False, tip.seq, "", _ms(means.clock, begin), 0, "; ".join(tip.problems))
     if not expected:
         raise NotFound("there is no snapshot here whose records are in the store yet", hint="try again later")
     seq = max(expected)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from persistence.breaker import Breaker, Breakers
 from persistence.clock import Clock, Entropy
-from persistence.errors import Conflict, Fenced, FinnError, NotFound
+from persistence.errors import Conflict, Draining, Fenced, FinnError, NotFound
 from persistence.events import BreakerChanged
 from persistence.measure import Observe, unobserved
 
@@ -107,7 +107,8 @@ class Scheduler:
         self._note = note
         self._observe = observe
         self._runs: dict[str, Run] = {}
-        self._group: asyncio.TaskGroup | None = None
+        self._group: asyncio.TaskGroup | None = None  # of what runs; None before `serve` and after it
+        self._served = asyncio.Event()
         for task in tasks:
             if task.name in self._runs:
                 raise ValueError(f"two tasks are called {task.name}")
@@ -127,12 +128,16 @@ class Scheduler:
 
     async def serve(self) -> None:
         """Runs what falls due, until it is cancelled. Raises Fenced."""
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            while True:
-                for task in self.tick():
-                    group.create_task(self.attempt(task))
-                await self._clock.sleep(BEAT_S)
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                self._served.set()
+                while True:
+                    for task in self.tick():
+                        group.create_task(self.attempt(task))
+                    await self._clock.sleep(BEAT_S)
+        finally:
+            self._group = None
 
     def tick(self) -> list[Task]:
         """The tasks that begin now, marked as running; whoever asked `attempt`s each."""
@@ -143,14 +148,18 @@ class Scheduler:
         return [run.task for run in due]
 
     async def run_now(self, name: str) -> Run:
-        """Runs a task at once, whatever its breaker says, and returns how it stands then. `serve` must be running.
+        """Runs a task at once, whatever its breaker says, and returns how it stands then.
 
-        Raises NotFound, Conflict where it is running already, Fenced. It goes on when whoever asked is gone.
+        It waits for the beginning of `serve`, and goes on when whoever asked is gone. Raises NotFound, Conflict where
+        the task is running already, Draining after the end of `serve`, Fenced.
         """
-        run = self._runs.get(name)
-        if run is None:
+        if name not in self._runs:
             raise NotFound("there is no task of that name", hint=f"the tasks are {', '.join(self._runs)}")
-        if run.running or self._group is None:
+        await self._served.wait()
+        if self._group is None:
+            raise Draining("finn is stopping, and runs no more tasks", hint="its successor will")
+        run = self._runs[name]
+        if run.running:
             raise Conflict(f"the task {name} is running already", hint="ask again when it has ended")
         self._runs[name] = run.begun_by_hand(self._clock.monotonic(), self._clock.now())
         await asyncio.shield(self._group.create_task(self.attempt(run.task)))

@@ -8,7 +8,7 @@ import pytest
 
 from persistence.breaker import BREAKERS, Breaker, Breakers, keep
 from persistence.clock import FakeClock
-from persistence.errors import Conflict, Fenced, NotFound, StoreUnreachable
+from persistence.errors import Conflict, Draining, Fenced, NotFound, StoreUnreachable
 from persistence.events import SYSTEM, BreakerChanged, Record
 from scheduler.scheduler import COOLDOWN_S, THRESHOLD, Run, Scheduler, Task
 
@@ -380,6 +380,17 @@ async def test_a_task_that_is_not_there_or_is_running_cannot_be_run_by_hand() ->
     gate.set()
     assert not (await first).running
     await end(serving)
+
+
+async def test_a_run_by_hand_waits_for_the_beginning_and_is_refused_after_the_end() -> None:
+    house = House(task())
+    early = asyncio.create_task(house.scheduler.run_now("replicate"))
+    await asyncio.sleep(0)
+    serving = await served(house)
+    assert (await early).last_run == house.clock.now()
+    await end(serving)
+    with pytest.raises(Draining):
+        await house.scheduler.run_now("replicate")
 
 
 async def test_a_run_by_hand_goes_on_when_whoever_asked_is_gone() -> None:
