@@ -167,6 +167,27 @@ def _follow(found: Good, order: Order) -> None:
         order.see(found.seq, int(said[2]), int(said[3]))
 
 
+@dataclass(frozen=True)
+class Spot:
+    """A record in the log: its digest in hex, and how many bytes of the log come after it."""
+
+    digest: str
+    after: int
+
+
+def located(disk: Disk, wal_dir: Path, log: Log, seq: int) -> Spot | None:
+    """Where that record is; None where the log has it no more, or not yet. Raises OSError."""
+    base = max((one for one in log.bases if one <= seq), default=None)
+    if base is None:
+        return None
+    data = read(disk, wal_dir / segment_name(base))
+    at = data.find(b' {"seq":%d,' % seq)  # a space before a brace stands nowhere but in front of a record
+    if at < 0:
+        return None
+    later = sum((wal_dir / segment_name(one)).stat().st_size for one in log.bases if one > base)
+    return Spot(data[at - 64 : at].decode(errors="replace"), len(data) - data.find(b"\n", at) - 1 + later)
+
+
 # ---------------------------------------------------------------- snapshots
 
 

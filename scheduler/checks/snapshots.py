@@ -17,7 +17,7 @@ from persistence.upkeep import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
 from scheduler.aside import aside
 from scheduler.check import Ask, Check, Remove, Step
 from scheduler.finding import Seen
-from scheduler.reading import Shot
+from scheduler.reading import Shot, located
 from scheduler.site import Site
 
 LATE = 4  #: times what is between two snapshots
@@ -78,7 +78,8 @@ def _see_there(site: Site) -> Seen:
         what = f"no snapshot can be used, and the log begins with record {log.bases[0]}: what was before is not here"
         return Seen("fail", what, "start finn: it takes the past from the store or from git, where one is set")
     behind = log.last - seq
-    since = sum((site.paths.wal / f"{base:016d}.wal").stat().st_size for base in log.bases if base > seq)
+    spot = located(site.disk, site.paths.wal, log, seq)
+    since = log.bytes if spot is None else spot.after
     data = {"count": len(sound), "seq": seq, "records_since": behind, "bytes_since": since}
     if behind > LATE * SNAPSHOT_RECORDS or since > LATE * SNAPSHOT_BYTES:
         what = f"{behind} records were said since the newest of {len(sound)} snapshots: a start has to fold them all"
@@ -102,22 +103,13 @@ def _see_history(site: Site) -> Seen:
         what = f"{', '.join(ahead)} tells of records behind the end of the log, which is {log.last}"
         hint = "the log lost its end; start finn: it goes on from the snapshot, and takes what the store has"
         return Seen("fail", what, hint, {"ahead": ahead, "last_seq": log.last})
-    other = [path.name for path, one in sound if _digest(site, one.seq) not in (None, one.chain)]
+    spots = [(path, one, located(site.disk, site.paths.wal, log, one.seq)) for path, one in sound]
+    other = [path.name for path, one, spot in spots if spot is not None and spot.digest != one.chain]
     if other:
         what = f"{', '.join(other)} is of another history than the log: the digests at its record differ"
         hint = "one of the two came from elsewhere; compare with the store: finn verify --store"
         return Seen("fail", what, hint, {"other": other})
     return Seen("pass", "each leads to the log as it is")
-
-
-def _digest(site: Site, seq: int) -> str | None:
-    """The digest of a record, as the log has it; None where it has none."""
-    base = max((one for one in site.log.bases if one <= seq), default=None)
-    if base is None:
-        return None
-    found = (one for one in scan(site.disk, site.paths.wal, base) if isinstance(one, Good) and one.seq >= seq)
-    one = next(found, None)
-    return one.checksum if one is not None and one.seq == seq else None
 
 
 def _see_state(site: Site) -> Seen:

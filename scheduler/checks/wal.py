@@ -224,7 +224,8 @@ def _mend_foreign(site: Site) -> Sequence[Step]:
 
 
 def _open(site: Site) -> list[Path]:
-    files = (site.paths.wal / name for name in site.disk.names(site.paths.wal))
+    names = (*map(segment_name, site.log.bases), LOCK)
+    files = (site.paths.wal / name for name in names)
     return [path for path in files if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o077]
 
 
