@@ -59,20 +59,22 @@ const isStale = (bead) => (bead.labels ?? []).includes(STALE);
 const TONES = { fail: "bad", warn: "warn", info: "plain", pass: "good" };
 const WORST_FIRST = ["fail", "warn", "info"];
 
-/** What is not well, the worst first: { id, tone, title, detail, remedy, note, mended }. What was just mended is told as well. */
+/** What is not well, the worst first: { id, tone, what, wanted, remedy, note }. What was just mended is told as well. */
 export function findingRows({ findings }) {
   const sick = WORST_FIRST.flatMap((severity) => findings.filter((finding) => finding.severity === severity));
   const mended = findings.filter((finding) => finding.severity === "pass" && finding.fixability === "fixed");
   return [...sick, ...mended].map((finding) => ({
     id: finding.id,
     tone: TONES[finding.severity],
-    title: finding.title,
-    detail: finding.detail,
-    remedy: finding.severity === "pass" ? "" : finding.remediation,
+    what: told(finding.severity === "pass" ? finding.title : finding.detail),
+    wanted: finding.severity === "pass" ? "" : finding.title, // a title says what should be so
+    remedy: finding.severity === "pass" ? "" : told(finding.remediation),
     note: noteOn(finding),
-    mended: finding.fixability === "fixed",
   }));
 }
+
+// A sentence begins with a capital, but for a name that has none, a path or a command.
+const told = (text) => (/^(?:finn|git|br)\b|^[^a-z]/.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
 
 function noteOn({ data, fixability }) {
   if (fixability === "fixed") return "Mended.";
@@ -81,11 +83,11 @@ function noteOn({ data, fixability }) {
   return "";
 }
 
-/** What mending would do, by finding: { id, title, steps }. Only what the doctor says it can mend now, and how. */
+/** What mending would do, by finding: { id, what, steps }. Only what the doctor says it can mend now, and how. */
 export function plansIn({ findings }) {
   return findings
     .filter((finding) => finding.fixability === "autofixable" && !["pass", "info"].includes(finding.severity) && finding.data?.plan?.length)
-    .map(({ id, title, data }) => ({ id, title, steps: data.plan }));
+    .map(({ id, detail, data }) => ({ id, what: told(detail), steps: data.plan }));
 }
 
 /** "Nothing is wrong", or how much is: { tone, text }. */

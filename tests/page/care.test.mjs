@@ -53,13 +53,20 @@ test("findings are told the worst first, and what is well is only counted", () =
 test("what was mended stays to be seen, and what cannot be mended says why", () => {
   const rows = findingRows({ findings: [finding("a", "pass", { fixability: "fixed" }), finding("b", "warn", { data: { blocked: "stop finn first" } }), finding("c", "warn", { data: { tried: "the disk is full" } })] });
   assert.deepEqual(rows.map((row) => [row.id, row.remedy, row.note]), [
-    ["b", "do this", "Cannot be mended now: stop finn first"], ["c", "do this", "Mending was tried: the disk is full"], ["a", "", "Mended."]]);
+    ["b", "Do this", "Cannot be mended now: stop finn first"], ["c", "Do this", "Mending was tried: the disk is full"], ["a", "", "Mended."]]);
+});
+
+test("a finding is told as what is so, and then as what should be", () => {
+  const [row] = findingRows({ findings: [finding("a", "warn")] });
+  assert.deepEqual([row.what, row.wanted], ["So it is", "about a"]);
+  const names = ["finn runs as root", "/data is full"].map((detail) => findingRows({ findings: [finding("a", "warn", { detail })] })[0].what);
+  assert.deepEqual(names, ["finn runs as root", "/data is full"]);
 });
 
 test("only what has a plan and is not well is offered to be mended", () => {
   const plan = { fixability: "autofixable", data: { plan: ["set wal to mode 0700"] } };
   const findings = [finding("a", "warn", plan), finding("b", "info", plan), finding("c", "fail"), finding("d", "warn", { fixability: "autofixable" })];
-  assert.deepEqual(plansIn({ findings }), [{ id: "a", title: "about a", steps: ["set wal to mode 0700"] }]);
+  assert.deepEqual(plansIn({ findings }), [{ id: "a", what: "So it is", steps: ["set wal to mode 0700"] }]);
 });
 
 test("what may not be seen is told apart from what cannot be had", () => {

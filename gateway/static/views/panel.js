@@ -112,9 +112,9 @@ function doctorView(doctor) {
     <div class="mending" data-testid="mending" role="status">${mendingView(doctor)}</div>`;
 }
 
-const findingView = ({ id, tone, title, detail, remedy, note }) => html`
+const findingView = ({ id, tone, what, wanted, remedy, note }) => html`
   <li class="row ${tone}" data-finding=${id}><span class="dot" aria-hidden="true"></span>
-    <div><p class="row-name">${title}</p><p>${detail}</p>
+    <div><p class="row-name">${what}</p>${wanted ? html`<p>Should be: ${wanted}</p>` : nothing}
       ${remedy ? html`<p class="row-do">${sentence(remedy)}</p>` : nothing}${note ? html`<p>${sentence(note)}</p>` : nothing}</div></li>`;
 
 const mendingView = (doctor) => (STEPS[page.panel.mending?.step] ?? offerView)(page.panel.mending, doctor);
@@ -153,7 +153,7 @@ function outside(event) {
   if (event.target === event.currentTarget) event.currentTarget.close();
 }
 
-const planView = ({ title, steps }) => html`<div class="plan"><p>${title}</p><ul class="part-list">${steps.map((step) => html`<li>${step}</li>`)}</ul></div>`;
+const planView = ({ what, steps }) => html`<div class="plan"><p>${what}</p><ul class="part-list">${steps.map((step) => html`<li>${step}</li>`)}</ul></div>`;
 
 // The button that was pressed is gone after it: whoever uses keys goes on at the one that came in its place.
 function then(run) {
