@@ -1,9 +1,12 @@
 """Who is connected: told and closed together, and each for itself once what it showed opens nothing."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from gateway.auth import Auth, rotate
 from gateway.caller import Caller
@@ -11,6 +14,8 @@ from gateway.hub import Close, Hub
 from persistence.clock import FakeClock, system_entropy
 from persistence.events import OWNER
 from tests.gateway.ring import tokens_in
+
+PATIENCE_S = 20.0  #: for what has to happen
 
 
 @dataclass(eq=False)
@@ -25,7 +30,22 @@ class Silent:
         self.left.set()
 
 
-async def test_a_guest_who_says_nothing_is_shown_out_when_its_token_is_revoked_and_nobody_else(tmp_path: Path) -> None:
+@asynccontextmanager
+async def watched(hub: Hub, auth: Auth) -> AsyncIterator[None]:
+    watching = asyncio.create_task(hub.watch(auth))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+
+
+async def test_a_revocation_shows_out_who_came_with_that_token_at_once_and_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.hub.WATCH_S", 2 * PATIENCE_S)  # nothing is found by looking now and then
     clock = FakeClock()
     auth = Auth.open(tmp_path / "auth", clock=clock, entropy=system_entropy)
     async with tokens_in(tmp_path / "log", clock) as tokens:
@@ -35,17 +55,21 @@ async def test_a_guest_who_says_nothing_is_shown_out_when_its_token_is_revoked_a
         hub.enter(gone, Caller("read", "token", made.token.id))
         hub.enter(stays, Caller("read", "token", other.token.id))
         hub.enter(owner, Caller("owner", "token"))
-        watching = asyncio.create_task(hub.watch(auth))
-        await tokens.revoke(made.token.id, OWNER)
-        hub.stir()
-        await gone.left.wait()
+        async with watched(hub, auth):
+            await tokens.revoke(made.token.id, OWNER)
+            hub.stir()
+            await gone.left.wait()
         assert (gone.code, stays.code, owner.code) == (Close.UNAUTHORIZED, None, None)
+
+
+async def test_a_rotation_by_another_process_shows_out_who_came_with_the_owners_token(tmp_path: Path) -> None:
+    auth = Auth.open(tmp_path / "auth", clock=FakeClock(), entropy=system_entropy)
+    hub, owner = Hub(), Silent()
+    hub.enter(owner, Caller("owner", "token", generation=auth.generation))
+    async with watched(hub, auth):
         rotate(tmp_path / "auth", entropy=system_entropy)
         await owner.left.wait()
-        assert (owner.code, stays.code) == (Close.UNAUTHORIZED, None)
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
+    assert owner.code == Close.UNAUTHORIZED
 
 
 async def test_one_that_has_left_is_neither_counted_nor_told() -> None:
