@@ -195,7 +195,6 @@ async def test_what_is_not_taken_is_sent_again_with_pauses(root: Path, authority
         async with life(root, authority, hook(canary)) as it:
             clock = it.clock
             await it.see(WARN, WARN)
-            await until(lambda: len(at) == 1)
             await it.settled()
             assert [round(later - first) for first, later in pairwise(at)] == [5, 5, 300, 300, 300]
             assert it.error() == ""
@@ -249,7 +248,9 @@ async def test_at_level_store_a_message_does_not_wait_for_the_store_that_is_brok
             it.journal.hold()
             await it.see(WARN, WARN)
             await until(lambda: statuses(canary) == ["warn"])
-            await until(lambda: it.records() == ["owner_told", "owner_reached"])
+            before = it.journal.seq
+            await until(lambda: it.journal.durable == before + 2)
+            assert it.records() == ["owner_told", "owner_reached"]
             assert it.journal.whole(ALERTS).times == ()
             it.journal.confirm(it.journal.durable)
             await it.settled()
@@ -321,8 +322,10 @@ async def test_an_address_that_takes_no_ping_is_left_alone_for_a_while(root: Pat
                 await until(lambda count=count: canary.hits == count and it.owner._ping)  # type: ignore[misc]
                 await until(lambda count=count: it.owner._ping._breaker.failures == count)  # type: ignore
             assert it.error().startswith("FINN_PING_URL: ")
-            await it.see(WELL)
             canary.answering = well
+            await it.see(WELL)
+            await until(lambda: not it.owner._beat.is_set())
+            assert it.error()
             await it.see(WELL)
             await until(lambda: not it.error())
             assert canary.hits == 4
