@@ -185,8 +185,8 @@ def _see_remote(site: Site) -> Seen:
         head = _there(site, site.remote)
     except ArchiveRefused:
         return Seen("pass", f"{site.remote.url} answers")
-    except GitMissing:
-        return Seen("info", "not asked: there is no git")
+    except (GitMissing, UsageError) as error:
+        return Seen("info", f"not asked: {error.message}")
     except FinnError as error:
         hint = "see whether the address is right and reachable from here; finn pushes everything once it answers"
         return Seen("warn", f"the remote does not answer: {error.message}", hint, {"limit_s": site.limit_s})

@@ -1,5 +1,6 @@
 """A machine that confines nothing, in each of its ways."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,15 @@ from agent import confine, sandbox
 from scheduler.checks.sandbox import NAMESPACES
 from tests.scheduler.ward import Ward, new_ward
 
+NOTHING: Mapping[str, str] = {}
+
 
 @pytest.fixture
 def ward() -> Ward:
     return new_ward()
 
 
-def kernel(folder: Path, uid: int = 1000, **files: str) -> Path:
+def kernel(folder: Path, files: Mapping[str, str] = NOTHING, uid: int = 1000) -> Path:
     """A /proc that says this."""
     said = {"self/status": f"Name:\tfinn\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"}
     said |= {name: files[name.rpartition("/")[2]] for name, _, _ in NAMESPACES if name.rpartition("/")[2] in files}
@@ -42,10 +45,10 @@ def test_sandbox_network(ward: Ward) -> None:
 
 @pytest.mark.parametrize(("name", "value"), [(name.rpartition("/")[2], bad) for name, bad, _ in NAMESPACES])
 def test_sandbox_namespaces(ward: Ward, tmp_path: Path, name: str, value: str) -> None:
-    ward.changed["proc"] = kernel(tmp_path, **{name: value})
+    ward.changed["proc"] = kernel(tmp_path, {name: value})
     finding = ward.examine()["sandbox.namespaces"]
     assert (finding.severity, name in finding.detail, name in finding.remediation) == ("warn", True, True)
-    ward.changed["proc"] = kernel(tmp_path, **{name: "5"})
+    ward.changed["proc"] = kernel(tmp_path, {name: "5"})
     assert ward.examine()["sandbox.namespaces"].severity == "pass"
 
 
