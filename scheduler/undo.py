@@ -186,7 +186,8 @@ class Doing:
             return
         disk = self.site.disk
         self.id = self.new_id()
-        disk.mkdir(self._home / KEPT)
+        for folder in (self._home.parent, self._home, self._home / KEPT):  # one by one: each is for its owner alone
+            disk.mkdir(folder)
         for folder in (self._home, self._home.parent, self.site.root):
             disk.sync_folder(folder)
         _note(self.site.disk, self._home, {"version": VERSION, "id": self.id, "at": iso(self.site.clock.now())})

@@ -144,6 +144,14 @@ def killed(act: Callable[[Disk], object], nth: int, *, after: bool) -> bool:
     return False
 
 
+def undone(root: Path) -> None:
+    """Takes back all that can be taken back. The folder for it may be there, and is empty then."""
+    for name in fixes(site(root)):
+        undo(site(root), name)
+    if (root / FOLDER).exists():
+        (root / FOLDER).rmdir()
+
+
 # ---------------------------------------------------------------- looking
 
 
@@ -394,8 +402,7 @@ def test_a_fix_that_is_killed_at_any_effect_can_be_undone_and_done_again(tmp_pat
         before = tree(root)
         if not killed(lambda disk, root=root: mended(site(root, disk), ALL), nth, after=after):  # type: ignore[misc]
             break
-        for name in fixes(site(root)):
-            undo(site(root), name)
+        undone(root)
         assert tree(root) == before, f"killed at {nth}"
         assert mended(site(root), ALL).findings[0].fixability == "fixed"
     assert nth > 30
@@ -408,10 +415,7 @@ def test_an_undo_that_is_killed_at_any_effect_goes_on(tmp_path: Path, after: boo
         before = tree(root)
         done = mended(site(root), ALL)
         ended = not killed(lambda disk, root=root, name=done.id: undo(site(root, disk), name), nth, after=after)  # type: ignore[misc]
-        for name in fixes(site(root)):
-            undo(site(root), name)
-        if (root / FOLDER).exists():
-            (root / FOLDER).rmdir()  # it is empty: nothing can be undone any more
+        undone(root)
         assert tree(root) == before, f"killed at {nth}"
         if ended:
             break

@@ -118,6 +118,13 @@ class Ward:
         assert tree(self.root) == before, "a look changed something"
         return found
 
+    def examine_nothing(self) -> dict[str, Finding]:
+        """Every finding where there is no directory to walk through. None is made."""
+        was = self.root.is_dir(), os.path.lexists(self.root)
+        found = {finding.id: finding for finding in examine(CHECKS, self.site())}
+        assert (self.root.is_dir(), os.path.lexists(self.root)) == was, "a look made something"
+        return found
+
     def broken(self, name: str, severity: str | None = None) -> Finding:
         """The finding of that id, which is not sound; and nothing else became worse."""
         found = self.examine()
@@ -162,6 +169,7 @@ def new_ward(store: bool = False, **environ: str) -> Ward:
     place = pristine(store)
     for name in ("data", "store"):
         shutil.rmtree(place / name, ignore_errors=True)
+        (place / name).unlink(missing_ok=True)
         if (place / f"{name}.kept").exists():
             shutil.copytree(place / f"{name}.kept", place / name, symlinks=True)
     said = environ_of(place / "data", store=store, **environ)
@@ -173,6 +181,13 @@ def _healthy(store: bool, environ: tuple[tuple[str, str], ...]) -> Mapping[str, 
     root = pristine(store) / "data"
     said = environ_of(root, store=store, **dict(environ))
     return {finding.id: finding for finding in examine(CHECKS, site_of(said))}
+
+
+def kernel(folder: Path) -> Path:
+    """A folder in the place of /proc, in which a test may say what it likes of locks and mounts."""
+    (folder / "self").mkdir()
+    (folder / "self" / "status").symlink_to("/proc/self/status")
+    return folder
 
 
 def tree(root: Path) -> Tree:
