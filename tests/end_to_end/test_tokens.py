@@ -19,6 +19,7 @@ from gateway.caller import SCOPES
 from gateway.settings import read
 from persistence.clock import SystemClock, system_entropy
 from tests.end_to_end.finn import ECHO, PATIENCE_S, Answer, Finn, Headers, Line, finn, slow
+from tests.end_to_end.machines import Directory, lose, saved
 from tests.persistence.journals import logged
 
 pytestmark = pytest.mark.slow
@@ -280,6 +281,17 @@ def test_what_is_not_a_token_is_told_in_the_contracts_codes(it: Finn) -> None:
         assert it.ask("POST", "/api/tokens", body).code == "invalid_body", body
     for name in (NOBODY, "..%2F..%2Fauth", "a" * 300, "%00"):
         assert it.ask("DELETE", f"/api/tokens/{name}").code == "not_found", name
+
+
+def test_tokens_and_revocations_outlive_the_machine(tmp_path: Path) -> None:
+    with finn(tmp_path, [ECHO], **Directory(tmp_path / "store").settings) as it:
+        kept, gone = new_token(it, "read"), new_token(it, "read")
+        it.ask("DELETE", f"/api/tokens/{gone['id']}")
+        saved(it)
+        lose(it)
+        it.start()
+        assert it.ask("GET", "/api/sessions", headers=bearer(kept)).status == 200
+        assert it.ask("GET", "/api/sessions", headers=bearer(gone)).code == "unauthorized"
 
 
 # ---------------------------------------------------------------- the commands

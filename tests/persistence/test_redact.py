@@ -1,5 +1,6 @@
 import base64
 import json
+import string
 from urllib.parse import quote
 
 import pytest
@@ -111,3 +112,26 @@ def test_a_secret_that_is_one_of_finn_s_own_words_breaks_no_record(secret: str) 
     assert clean(said, None, OWNER, redactor)[0] == said.model_copy(update={"text": f"it is {MASK}"})
     content = (ThinkingBlock(thinking=MASK), ToolCallBlock(id="c", name="bash", arguments={MASK: MASK}))
     assert clean(answer, None, OWNER, redactor)[0] == answer.model_copy(update={"content": content})
+
+
+# ---------------------------------------------------------------- scoped tokens, which nobody knows by value
+
+TOKENS = st.text(st.sampled_from(string.ascii_letters + string.digits + "-_"), min_size=43, max_size=43)
+
+
+@given(rest=TOKENS, before=st.binary(max_size=9), after=st.binary(max_size=9))
+def test_what_has_the_shape_of_a_token_is_replaced_wherever_it_stands(rest: str, before: bytes, after: bytes) -> None:
+    token = f"finn_{rest}"
+    for spelled in (token, json.dumps(token)[1:-1], quote(token, safe="")):
+        assert Redactor({}).text(f"token={spelled}.") == "token=[REDACTED:token]."
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        encoded = encode(before + token.encode() + after).decode()
+        shown = Redactor({}).text(encoded)
+        assert "[REDACTED:token]" in shown
+        assert len(encoded) - len(shown.replace("[REDACTED:token]", "")) >= 63
+
+
+@pytest.mark.parametrize("text", ["finn_session=v1.1.ff", "finn_", f"finn_{'A' * 42}", f"Finn_{'A' * 43}", "Zmlubl8="])
+def test_what_only_begins_like_a_token_is_left_as_it_is(text: str) -> None:
+    data = text.encode()
+    assert Redactor({}).bytes(data) is data
