@@ -10,6 +10,7 @@ from pathlib import Path
 
 from persistence.disk import TEMPORARY
 from persistence.limits import amount
+from persistence.standby import MARK
 from persistence.swap import RESTORED, RESTORING
 from scheduler.aside import aside
 from scheduler.check import Check, MakeFolder, Remove, SetMode, Step
@@ -21,7 +22,7 @@ from scheduler.site import Site
 MADE = ("snapshots", "chunks", "blobs", "quarantine", "state", "state/sessions")
 KEPT = ("grimoires", "workspace")  #: written back from the log where the whole folder is missing
 FOLDERS = ("wal", *MADE, *KEPT, "auth", "git", "cache")
-KNOWN = (*FOLDERS, "doctor-undo", "run.json", ".env", RESTORING, RESTORED)
+KNOWN = (*FOLDERS, "doctor-undo", "run.json", ".env", MARK, RESTORING, RESTORED)
 SWEPT = ("", "state", "state/sessions", "state/.beads", "quarantine")  #: where files are made under another name first
 OLD_S = 86_400.0  #: a write takes no day
 USER = 0o700
