@@ -63,7 +63,7 @@ from persistence.breaker import BREAKERS
 from persistence.clock import Clock, Entropy, Ids
 from persistence.disk import SystemDisk
 from persistence.errors import Fenced, FinnError, first
-from persistence.events import AGENT, SYSTEM, Record, TokenRevoked
+from persistence.events import AGENT, SYSTEM, By, Record, TokenRevoked
 from persistence.files import FILES, Files
 from persistence.fold import Fold
 from persistence.journal import Journal
@@ -389,7 +389,7 @@ class Finn:
         """Why there is nothing to see yet."""
         return starting() if self.state == "starting" else None
 
-    def _place(self, loop: asyncio.AbstractEventLoop) -> "Place":
+    def _place(self, loop: asyncio.AbstractEventLoop, by: By) -> "Place":
         """What the doctor looks at. Called in a thread of its own; what it asks of finn is done on the loop."""
         from gateway.bead_mending import within
         from gateway.site import acting, inside
@@ -406,11 +406,11 @@ class Finn:
         return inside(
             self._settings,
             own,
-            again=lambda: self._place(loop),
+            again=lambda: self._place(loop, by),
             clock=self._clock,
             facts=asyncio.run_coroutine_threadsafe(facts(), loop).result(),
             acts={name: acting(act, loop) for name, act in acts.items()},
-            change=within(rooms.beads, loop) if rooms is not None else None,
+            change=within(rooms.beads, loop, by) if rooms is not None else None,
         )
 
     def _task_facts(self) -> Iterable[Fact]:

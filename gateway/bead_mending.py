@@ -13,18 +13,18 @@ from gateway.settings import Settings
 from persistence.amends import Edit
 from persistence.beads import Beads
 from persistence.errors import StoreUnreachable
-from persistence.events import OWNER
+from persistence.events import By
 
 WAIT_S = 15.0  #: at level store a record waits for the store
 
 Mend = Callable[[Sequence[Edit]], None]  #: raises FinnError
 
 
-def within(beads: Beads, loop: asyncio.AbstractEventLoop) -> Mend:
-    """For a doctor in the running finn. Called in a thread that is not the loop's."""
+def within(beads: Beads, loop: asyncio.AbstractEventLoop, by: By) -> Mend:
+    """For a doctor in the running finn, in the name of who asked it. Called in a thread that is not the loop's."""
 
     def mend(edits: Sequence[Edit]) -> None:
-        mending = asyncio.run_coroutine_threadsafe(beads.mend(edits, OWNER), loop)
+        mending = asyncio.run_coroutine_threadsafe(beads.mend(edits, by), loop)
         try:
             mending.result(WAIT_S)
         except TooLate:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from gateway.problem import Refused
 from persistence.clock import Ids
 from persistence.errors import UsageError
+from persistence.events import OWNER, By
 from persistence.values import Json
 from scheduler.check import Check
 from scheduler.checks import CHECKS
@@ -20,7 +21,7 @@ from scheduler.site import Site
 from scheduler.undo import undo
 
 T = TypeVar("T")
-See = Callable[[asyncio.AbstractEventLoop], Site]  #: this finn's site; what it asks of a loop, it asks that one
+See = Callable[[asyncio.AbstractEventLoop, By], Site]  #: this finn's site: what it asks of the loop, in whose name
 
 
 class Rounds:
@@ -46,7 +47,7 @@ class Rounds:
         finally:
             del self._looks[checks]
 
-    async def fix(self, only: Collection[str], ids: Collection[str]) -> Json:
+    async def fix(self, only: Collection[str], ids: Collection[str], by: By) -> Json:
         """Mends, and the report of how it is afterwards. It is done to its end, also where nobody waits for that."""
         checks = _chosen(only, ids)
 
@@ -54,20 +55,20 @@ class Rounds:
             done = fix(checks, site, self._ids.new)
             return as_json(done.findings, self._version, done)
 
-        return await asyncio.shield(asyncio.create_task(self._alone(mend)))
+        return await asyncio.shield(asyncio.create_task(self._alone(mend, by)))
 
-    async def undo(self, name: str) -> Json:
+    async def undo(self, name: str, by: By) -> Json:
         """Takes a fix back, likewise."""
 
         def take_back(site: Site) -> Json:
             return {"id": name, "restored": list(undo(site, name))}
 
-        return await asyncio.shield(asyncio.create_task(self._alone(take_back)))
+        return await asyncio.shield(asyncio.create_task(self._alone(take_back, by)))
 
-    async def _alone(self, act: Callable[[Site], T]) -> T:
+    async def _alone(self, act: Callable[[Site], T], by: By = OWNER) -> T:
         async with self._one:
             loop = asyncio.get_running_loop()
-            return await asyncio.to_thread(lambda: act(self._see(loop)))
+            return await asyncio.to_thread(lambda: act(self._see(loop, by)))
 
 
 def _chosen(only: Collection[str], ids: Collection[str] = ()) -> tuple[Check, ...]:

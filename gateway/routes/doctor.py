@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.body import read_model
+from gateway.caller import caller_of
 from gateway.doors import GuardFor
 from persistence.clock import Ids
 from persistence.events import Value
@@ -40,12 +41,12 @@ def doctor_routes(see: "See", ids: Ids, version: str, looking: GuardFor, guard: 
         return JSONResponse(await (await asyncio.to_thread(rounds)).look(only))
 
     async def mend(request: Request) -> Response:
-        wanted = await read_model(request, Wanted)
-        return JSONResponse(await (await asyncio.to_thread(rounds)).fix(wanted.only, wanted.ids))
+        wanted, by = await read_model(request, Wanted), caller_of(request).who
+        return JSONResponse(await (await asyncio.to_thread(rounds)).fix(wanted.only, wanted.ids, by))
 
     async def take_back(request: Request) -> Response:
-        name = (await read_model(request, Undoing)).id
-        return JSONResponse(await (await asyncio.to_thread(rounds)).undo(name))
+        name, by = (await read_model(request, Undoing)).id, caller_of(request).who
+        return JSONResponse(await (await asyncio.to_thread(rounds)).undo(name, by))
 
     return (
         Route("/doctor", look, methods=["GET"], middleware=looking("probe")),

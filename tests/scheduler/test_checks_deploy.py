@@ -24,13 +24,13 @@ def test_deploy_volume_matters_less_where_a_store_has_it_all(tmp_path: Path) -> 
 
 
 def test_deploy_reached() -> None:
-    ward = new_ward(**EXPOSED, FINN_PUBLIC_URL="https://finn.example")
+    ward = new_ward(False, **EXPOSED, FINN_PUBLIC_URL="https://finn.example")
     ward.environ["FINN_PUBLIC_URL"] = "https://localhost:8080"
     assert "localhost" in ward.broken("deploy.reached", "warn").detail
 
 
 def test_deploy_release() -> None:
-    ward = new_ward(**EXPOSED, FINN_PUBLIC_URL="https://finn.example")
+    ward = new_ward(False, **EXPOSED, FINN_PUBLIC_URL="https://finn.example")
     del ward.environ["FINN_RELEASE"]
     ward.broken("deploy.release", "info")
 

@@ -1,5 +1,6 @@
 """The disk, broken one way at a time."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ MIB = 1 << 20
 
 
 def usage(monkeypatch: pytest.MonkeyPatch, free: int, total: int = 100 << 30) -> None:
-    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=total, used=total - free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free, total=total, used=total - free))
 
 
 @pytest.mark.parametrize(("free", "severity"), [(200 * MIB, "warn"), (10 * MIB, "fail")])

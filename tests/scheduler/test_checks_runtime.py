@@ -1,6 +1,8 @@
 """The program and its process, broken one way at a time."""
 
 import json
+import resource
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -29,7 +31,7 @@ def test_runtime_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_runtime_distributions(monkeypatch: pytest.MonkeyPatch) -> None:
     ward = new_ward()
     needs = ["surely-not-there>=1", "starlette==1", 'nor-this; extra == "test"']
-    monkeypatch.setattr(runtime.metadata, "requires", lambda _: needs)
+    monkeypatch.setattr(metadata, "requires", lambda _: needs)
     assert ward.broken("runtime.distributions", "fail").data["found"] == ["surely-not-there"]
 
 
@@ -42,7 +44,7 @@ def test_runtime_clock() -> None:
 
 def test_runtime_files(monkeypatch: pytest.MonkeyPatch) -> None:
     ward = new_ward()
-    monkeypatch.setattr(runtime.resource, "getrlimit", lambda _: (64, 4096))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 4096))
     assert ward.broken("runtime.files", "warn").data["soft"] == 64
 
 

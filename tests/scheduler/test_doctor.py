@@ -28,8 +28,21 @@ WELL = Seen("pass", "as it should be")
 ILL = Seen("warn", "not as it should be", "mend it")
 
 
+class Quick(SystemDisk):
+    """A disk that is not waited for: nobody cuts the power here."""
+
+    def fdatasync(self, handle: int) -> None:
+        pass
+
+    def sync_folder(self, path: Path) -> None:
+        pass
+
+    def chmod(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+
+
 def site(root: Path, disk: Disk | None = None, **more: Any) -> Site:
-    return Site(Paths(root), disk or SystemDisk(), FakeClock(), **more)
+    return Site(Paths(root), disk or Quick(), FakeClock(), **more)
 
 
 def names() -> Callable[[], str]:
@@ -98,7 +111,7 @@ class Killed(BaseException):
     """The process is gone. No part of the program may take this for an error."""
 
 
-class Fused(SystemDisk):
+class Fused(Quick):
     """A disk whose process is killed at its n-th effect, before or after it."""
 
     def __init__(self, nth: int, *, after: bool) -> None:
@@ -322,7 +335,7 @@ def test_what_only_a_running_finn_can_do_is_done_by_it(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_room_leaves_everything_as_it_was(tmp_path: Path) -> None:
-    class Full(SystemDisk):
+    class Full(Quick):
         def write(self, handle: int, data: bytes | memoryview) -> int:
             raise OSError(28, "No space left on device")
 
@@ -431,7 +444,7 @@ def test_a_fix_that_was_cut_off_is_told_from_one_that_ended(tmp_path: Path) -> N
 
 
 def test_notes_that_cannot_be_written_are_no_crash(tmp_path: Path) -> None:
-    class ReadOnly(SystemDisk):
+    class ReadOnly(Quick):
         def mkdir(self, path: Path) -> None:
             raise OSError(30, "Read-only file system")
 
@@ -444,7 +457,7 @@ def test_a_storage_error_is_told_as_one(tmp_path: Path) -> None:
     root = build(tmp_path / "data")
     done = mended(site(root), ALL)
 
-    class Stuck(SystemDisk):
+    class Stuck(Quick):
         def rename(self, old: Path, new: Path) -> None:
             raise OSError(5, "Input/output error")
 
