@@ -111,6 +111,7 @@ class Auth:
 
     def __init__(self, folder: Path, key: Key, *, fixed: bool, clock: Clock, entropy: Entropy) -> None:
         self._folder = folder
+        self._path = folder / "token"
         self._key = key
         self._fixed = fixed
         self._clock = clock
@@ -291,11 +292,10 @@ class Auth:
 
     def _current(self) -> Key:
         """The key in force, read again if the file is another one. A file that holds no token changes nothing."""
-        path = self._folder / "token"
-        if self._fixed or (mark := _mark(path)) in (None, self._key.mark):
+        if self._fixed or (mark := _mark(self._path)) in (None, self._key.mark):
             return self._key
         try:
-            changed = _read_key(path)
+            changed = _read_key(self._path)
         except FinnError as error:
             logger.warning("the last good token stays in force", extra={"reason": str(error)})
             changed = Key(self._key.token, mark)
