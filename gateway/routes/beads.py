@@ -22,7 +22,6 @@ from persistence.beads import Beads
 from persistence.clock import Clock
 from persistence.errors import NotFound
 from persistence.events import Value
-from persistence.labels import STALE
 from persistence.ready import ORDERS, SORTS, Query, is_among, ready, select
 from persistence.show import counted, detailed
 from scheduler.health import Fact
@@ -75,6 +74,7 @@ class Change(Fields):
     closed_by_session: str | None = None
     comment: str | None = None
     claim: bool | None = None
+    force: bool | None = None
     actor: str | None = None
     if_updated_at: str | None = None
 
@@ -181,7 +181,7 @@ def limit_of(request: Request) -> int | None:
 
 def bead_facts(beads: Beads, file: BeadFile) -> Iterable[Fact]:
     """What health tells of them."""
-    found = sorted(bead.id for bead in beads.board.beads.values() if STALE in bead.labels and not bead.ended)
+    found = beads.board.stale
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     said = f"in progress and not touched for long: {', '.join(found[:SHOWN])}{more}; finn beads show tells more"
     yield Fact("beads:stale", len(found), output=said if found else "")

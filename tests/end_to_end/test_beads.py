@@ -298,6 +298,24 @@ def test_a_bead_that_lies_still_is_told_by_health_and_labelled_once(tmp_path: Pa
         assert len([line for line in logged(it) if b'"op":"stale"' in line]) == 1
 
 
+def test_a_session_of_work_that_a_kill_ended_has_expired_at_the_next_start(it: Finn) -> None:
+    bead = beads(it, "create", "a long piece of work", "-l", "session:active")
+    assert bead["status"] == "in_progress"
+    it.kill()
+    it.start()
+    (shown,) = beads(it, "show", bead["id"])
+    assert shown["labels"] == ["session:expired"]
+
+
+def test_what_waits_is_begun_by_force_alone(either: Finn) -> None:
+    first = beads(either, "create", "first")
+    second = beads(either, "create", "second", "--deps", f"blocks:{first['id']}")
+    refused = beads(either, "update", second["id"], "--claim", code=4)
+    assert (refused["code"], refused["error"]["code"]) == ("conflict", "VALIDATION_FAILED")
+    assert first["id"] in refused["detail"]
+    assert beads(either, "update", second["id"], "--claim", "--force")[0]["status"] == "in_progress"
+
+
 def logged(at: Finn) -> list[bytes]:
     return [line for path in sorted((at.data / "wal").glob("*")) for line in path.read_bytes().splitlines()]
 
