@@ -6,6 +6,7 @@ PASS  main 0.1.0, up 3 min
   store   everything, 2 s ago                  3.1 MB  s3://bucket/finn/main
   git     12 records behind for 34 min                 https://host/me/state.git
   files   24 kept, 1.2 MB
+  tasks   8, all well
   pass    model:state          anthropic:…
 """
 
@@ -16,7 +17,10 @@ from persistence.events import Json
 from persistence.limits import CACHE, amount
 
 NAMES = {"local": "here", "store": "store", "git": "git"}
-TOLD = ("wal:lastSeq", "wal:bytes", "epoch", "recovery:source", "store:", "git:", "files:")  #: above, if all is well
+TOLD = (
+    *("wal:lastSeq", "wal:bytes", "epoch", "recovery:source"),
+    *("store:", "git:", "files:", "task:"),
+)  #: above, if all is well
 SHOWN = 8  #: files that are named; the rest is counted
 VALUE_CHARS = 60
 
@@ -27,7 +31,7 @@ def screen(health: Json, storage: Json | None, now: float) -> str:
     parts = [_head(health), _log(checks)]
     if storage is not None:
         parts += [*_tiers(storage, now), *_files(storage)]
-    return "\n".join([*(part for part in parts if part), *_checks(checks)])
+    return "\n".join([*(part for part in [*parts, _tasks(checks)] if part), *_checks(checks)])
 
 
 def _head(health: Json) -> str:
@@ -72,6 +76,15 @@ def _files(storage: Json) -> Iterator[str]:
         yield f"            {one['path']}: {one['why']}"
     if len(left_out) > SHOWN:
         yield f"            and {len(left_out) - SHOWN} more"
+
+
+def _tasks(checks: Json) -> str:
+    """How many there are; those that are not well are told below, each with what it said."""
+    states = [check["status"] for name, check in checks.items() if name.startswith("task:")]
+    failing = sum(state != "pass" for state in states)
+    if not states:
+        return ""
+    return f"  tasks   {len(states)}, {f'{failing} not well' if failing else 'all well'}"
 
 
 def _checks(checks: Json) -> Iterator[str]:

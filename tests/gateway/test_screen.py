@@ -113,3 +113,20 @@ def test_a_finn_that_is_not_open_has_a_screen_too() -> None:
 )
 def test_a_time_reads_as_people_say_it(seconds: float, said: str) -> None:
     assert span(seconds) == said
+
+
+def test_the_tasks_are_one_line_and_those_that_are_not_well_say_why() -> None:
+    well: dict[str, Any] = {f"task:{name}": check("closed") for name in ("replicate", "archive", "health")}
+    assert screen(health(**well), None, NOW).splitlines()[2:] == [
+        "  tasks   3, all well",
+        "  pass    model:state          builtin:finn",
+        "  pass    disk:free            83 GB",
+    ]
+    ill = {**well, "task:archive": check("open", "warn", "no route to host")}
+    assert screen(health("warn", **ill), None, NOW).splitlines()[2:] == [
+        "  tasks   3, 1 not well",
+        "  pass    model:state          builtin:finn",
+        "  pass    disk:free            83 GB",
+        "  warn    task:archive         open",
+        "            no route to host",
+    ]
