@@ -19,7 +19,7 @@ from agent.identity import IDENTITY, IDENTITY_BYTES, NOTES
 from persistence.blobs import Blobs
 from persistence.errors import Damaged, NotFound
 from persistence.files import FILES, Kept
-from scheduler.check import Check, MakeFolder, Remove, SetMode, Step, Write
+from scheduler.check import Check, Remove, SetMode, Step, Write
 from scheduler.finding import Seen
 from scheduler.naming import some
 from scheduler.site import Site
@@ -66,18 +66,28 @@ def _see_text(name: str, most: int, needed: bool, site: Site) -> Seen:
     if not fault:
         size = path.stat().st_size if path.exists() else 0
         return Seen("pass", f"{name} has {size} bytes of UTF-8", data={"bytes": size})
+    if not _grimoires(site).is_dir():
+        return _without_folder(site, name)
     hint = f"write {path} anew in UTF-8, or finn doctor --fix puts back what finn last had of it"
     return Seen("warn", f"{name} {fault}; {IN_FORCE}", hint, {"fault": fault, "in_log": _kept(site, name) is not None})
 
 
+def _without_folder(site: Site, name: str) -> Seen:
+    """A folder with this one file in it would look like one in which somebody deleted all the others."""
+    if site.past.head.seq == 0:
+        return Seen("pass", "finn has not started here yet")
+    why = "finn writes the whole folder when it starts; one that held this file alone would delete the others"
+    hint = "start finn serve: it writes the folder as the log has it; make no empty one"
+    return Seen("warn", f"{name} is not there, nor is its folder; {IN_FORCE}", hint, {"blocked": why})
+
+
 def _mend_text(name: str, most: int, needed: bool, site: Site) -> Sequence[Step]:
     path = _grimoires(site) / name
-    if not _fault(path, most, needed=needed):
+    if not _fault(path, most, needed=needed) or not _grimoires(site).is_dir():
         return []
     text = _last_good(site, name, most)
-    first = [] if _grimoires(site).is_dir() else [MakeFolder(_grimoires(site))]
     odd = os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode)
-    return [*first, *([Remove(path)] if odd else []), Write(path, text)]
+    return [*([Remove(path)] if odd else []), Write(path, text)]
 
 
 def _last_good(site: Site, name: str, most: int) -> bytes:
@@ -129,8 +139,7 @@ def _closed(site: Site) -> list[Path]:
 
 def _see_writable(site: Site) -> Seen:
     if not _grimoires(site).is_dir():
-        hint = "start finn serve: it makes the folder, with the agent's own files in it"
-        return Seen("warn", "there is no folder grimoires", hint) if site.past.head.seq else Seen("pass", "not begun")
+        return Seen("info", "there is no folder grimoires") if site.past.head.seq else Seen("pass", "not begun yet")
     odd = [str(folder.relative_to(site.root)) for folder in _closed(site)]
     hint = f"chmod -R u+rwX {_grimoires(site)}"
     return some(odd, "warn", "the agent can write down what it learns", "the agent cannot write in", hint)

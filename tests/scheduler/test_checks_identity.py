@@ -1,11 +1,15 @@
 """The agent's own files, broken each in one way."""
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
+from gateway.site import site_of
 from scheduler.checks.identity import CHECKS
 from tests.scheduler.ward import Ward, new_ward
+from tests.scheduler.ward import _live as live
 
 TEMPLATE = (Path(__file__).parents[2] / "grimoires" / "BEAUVOIR.md").read_bytes()
 
@@ -89,10 +93,19 @@ def test_identity_writable(ward: Ward) -> None:
     folder.chmod(0o700)
 
 
-def test_a_directory_that_was_never_started_lacks_nothing(ward: Ward) -> None:
-    for name in ("grimoires", "wal", "snapshots", "chunks", "blobs"):
-        (ward.root / name).rename(ward.root.parent / f"away-{name}")
-    found = {check.id: check.look(ward.site()).severity for check in CHECKS}
-    for name in ("grimoires", "wal", "snapshots", "chunks", "blobs"):
-        (ward.root.parent / f"away-{name}").rename(ward.root / name)
-    assert found["identity.writable"] == "pass"
+def test_a_folder_that_is_gone_is_left_to_the_next_start_which_writes_all_of_it(ward: Ward) -> None:
+    notes = _file(ward, "NOTES.md").read_bytes()
+    shutil.rmtree(ward.root / "grimoires")
+    finding = ward.examine()["identity.file"]
+    assert (finding.severity, finding.fixability) == ("warn", "notfixable")
+    assert "would delete the others" in finding.data["blocked"]
+    ward.fix()
+    assert not (ward.root / "grimoires" / "BEAUVOIR.md").exists()
+    asyncio.run(live(ward.environ))
+    assert _file(ward, "NOTES.md").read_bytes().startswith(notes)
+    assert _file(ward).read_bytes() == TEMPLATE
+
+
+def test_a_directory_that_was_never_started_lacks_nothing(tmp_path: Path) -> None:
+    site = site_of({"FINN_DATA_DIR": str(tmp_path / "none"), "FINN_MODEL": "builtin"})
+    assert {check.look(site).severity for check in CHECKS if check.id != "identity.changed"} == {"pass"}
