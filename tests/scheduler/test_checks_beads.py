@@ -197,6 +197,25 @@ def test_a_bead_that_was_changed_since_it_was_looked_at_is_left_as_it_is(ward: W
     assert board(ward)["bd-1"].title == "another"
 
 
+def test_what_stands_in_a_bead_is_data_in_every_finding_and_every_fix(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T9: titles, references and labels that a shell, git or a program's options would act on."""
+    monkeypatch.chdir(tmp_path)
+    evil = ("x; touch pwn", "$(touch pwn)", "`touch pwn`", "a\ntouch pwn", "--upload-pack=touch pwn", "-rf")
+    hold(
+        ward,
+        *(
+            at(f"bd-{n}", n, title=text, labels=[text, "session:active"], status="closed", external_ref="one:ref")
+            for n, text in enumerate(evil)
+        ),
+    )
+    found = ward.fix("beads.labels", "beads.closed_at", "beads.external_ref").findings
+    assert {one.fixability for one in found} == {"fixed"}
+    assert sorted(one.title for name, one in board(ward).items() if name[3:].isdigit()) == sorted(evil)
+    assert not list(tmp_path.rglob("pwn")) and not list(ward.root.rglob("pwn"))
+
+
 # ---------------------------------------------------------------- what a person decides
 
 
