@@ -15,11 +15,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from agent.session import SESSIONS, Session
 from persistence import quarantine
-from persistence.clock import iso
+from persistence.clock import iso_ms
+from persistence.codec import Fact
 from persistence.disk import Disk, replace
 from persistence.errors import FinnError, NotFound
 from persistence.events import (
@@ -58,17 +58,7 @@ Line = dict[str, Json]
 
 def header(session: str, created_at: int, cwd: Path) -> Line:
     """The first line of a session's file."""
-    return {"type": "session", "version": 3, "id": session, "timestamp": iso(created_at / 1000), "cwd": str(cwd)}
-
-
-class Fact(NamedTuple):
-    """A record as its JSON says it: `data` are the fields of its event, of the version that this program writes."""
-
-    entry: str
-    seq: int
-    time: int
-    kind: str
-    data: Json
+    return {"type": "session", "version": 3, "id": session, "timestamp": iso_ms(created_at), "cwd": str(cwd)}
 
 
 def fact_of(record: Record) -> Fact:
@@ -115,7 +105,7 @@ def _back(made: Line, leaf: str | None) -> Line:
 
 
 def _entry(fact: Fact, parent: str | None, seq: int, kind: str, **fields: Json) -> Line:
-    stamp = iso(fact.time / 1000)
+    stamp = iso_ms(fact.time)
     return {"type": kind, "id": fact.entry, "parentId": parent, "timestamp": stamp, **fields, "finnSeq": seq}
 
 

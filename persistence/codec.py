@@ -136,27 +136,30 @@ def _any(line: bytes, checksum: str, blobs: Blobs, lost: Lost) -> Record:
     )
 
 
-class Said(NamedTuple):
-    """A record of which the event is left as its JSON has it: for who looks at very many."""
+class Fact(NamedTuple):
+    """A record as its JSON says it: `data` are the fields of its event, of the version that this program writes."""
 
+    entry: str
     seq: int
     time: int
-    epoch: int
     kind: str
     data: Json
 
 
-def said(line: bytes) -> Said | None:
+def said(line: bytes) -> Fact | None:
     """What a verified line says, if it is spelled as this program spells it, of its version, and without a blob."""
     found = _WHOLE.match(line)
-    known = _KNOWN.get(found[8]) if found else None
-    if found is None or known is None:
+    if found is None:
+        return None
+    seq, _, time, epoch, _, _, _, kind = found.groups()
+    known = _KNOWN.get(kind)
+    if known is None:
         return None
     try:
         data = from_json(line[found.end() : -1])
     except ValueError:  # more follows its data
         return None
-    return Said(int(found[1]), int(found[3]), int(found[4]), known.kind, data)
+    return Fact(f"{epoch.decode()}-{seq.decode()}", int(seq), int(time), known.kind, data)
 
 
 def named_blobs(line: bytes) -> list[str]:

@@ -16,13 +16,13 @@ from typing import Literal
 
 from pydantic_core import from_json
 
-from agent.mirror import Drawn, Fact, fact_of, header
+from agent.mirror import Drawn, fact_of, header
 from agent.mirror import Line as MirrorLine
 from agent.session import SESSIONS, Session
 from persistence.blobs import Blobs
 from persistence.bodies import Place
 from persistence.chunks import ChunkRef, Line, sealable, seq_of
-from persistence.codec import decode, named_blobs, said
+from persistence.codec import Fact, decode, named_blobs, said
 from persistence.disk import Disk, read_range
 from persistence.errors import FinnError, NotFound
 from persistence.events import (
@@ -124,8 +124,12 @@ class Sessions:
         try:
             with ExitStack() as stack:
                 compared = _Compared(self, stack, session, state)
-                for fact, recovered in self.facts(session, blobs):
-                    _step(tree, fact, recovered)
+                for line in self.lines(session):
+                    fact, recovered = self.fact(line, blobs)
+                    tree.records += 1
+                    step = STEPS.get(fact.kind)
+                    if step is not None:
+                        step(tree, fact, recovered)
                     for made in drawn.next(fact, recovered=recovered):
                         compared.see(made)
                 mirrored = compared.end()
@@ -149,7 +153,8 @@ class Sessions:
         """The lines that its mirror should have. Raises FinnError, OSError."""
         drawn = Drawn()
         yield header(session, state.created_at, self.workspace)
-        for fact, recovered in self.facts(session):
+        for line in self.lines(session):
+            fact, recovered = self.fact(line)
             yield from drawn.next(fact, recovered=recovered)
 
     @property
@@ -159,21 +164,15 @@ class Sessions:
 
     # ------------------------------------------------------------ records
 
-    def facts(self, session: str, named: dict[str, None] | None = None) -> Iterator[tuple[Fact, bool]]:
-        """What its records say, and whether each was recovered from a fenced writer; the blobs that they name go to
-        `named`. Raises FinnError, OSError.
-        """
-        blobs = Blobs(self.disk, self.paths.blobs)
-        for line in self.lines(session):
-            plain = said(line)
-            if plain is not None and plain.kind != EntryRecovered.kind:
-                seq, time, epoch, kind, data = plain
-                yield Fact(f"{epoch}-{seq}", seq, time, kind, data), False
-            else:
-                if named is not None:
-                    named.update(dict.fromkeys(named_blobs(line)))
-                record = decode(line, "", blobs, lambda _: None)
-                yield fact_of(record), isinstance(record.event, EntryRecovered)
+    def fact(self, line: bytes, named: dict[str, None] | None = None) -> tuple[Fact, bool]:
+        """What a record says, and whether it was recovered from a fenced writer; its blobs go to `named`."""
+        plain = said(line)
+        if plain is not None and plain.kind != EntryRecovered.kind:
+            return plain, False
+        if named is not None:
+            named.update(dict.fromkeys(named_blobs(line)))
+        record = decode(line, "", Blobs(self.disk, self.paths.blobs), lambda _: None)
+        return fact_of(record), isinstance(record.event, EntryRecovered)
 
     def lines(self, session: str) -> Iterator[bytes]:
         """The JSON of its records, in order. Raises NotFound, Damaged (a chunk), StorageError, OSError."""
@@ -247,13 +246,6 @@ def _beside(first: Place, last: Place, place: Place) -> bool:
 
 
 # ---------------------------------------------------------------- the tree
-
-
-def _step(tree: Tree, fact: Fact, recovered: bool) -> None:
-    tree.records += 1
-    step = STEPS.get(fact.kind)
-    if step is not None:
-        step(tree, fact, recovered)
 
 
 def _heard(tree: Tree, fact: Fact, recovered: bool) -> None:
