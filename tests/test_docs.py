@@ -9,6 +9,7 @@ import pytest
 
 from agent.tools import TOOLS
 from gateway.settings import SETTINGS
+from gateway.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md")
@@ -36,6 +37,11 @@ def test_every_setting_is_documented() -> None:
 def test_every_tool_is_documented() -> None:
     documented = text("tools.md")
     assert [tool.declaration.name for tool in TOOLS if f"`{tool.declaration.name}`" not in documented] == []
+
+
+def test_every_task_is_documented_with_what_its_breaker_means() -> None:
+    documented = text("tasks.md")
+    assert [task.__name__ for task in TASKS if documented.count(f"\n| `{task.__name__}` |") != 2] == []
 
 
 def test_every_command_is_documented() -> None:
