@@ -67,13 +67,13 @@ export function findingRows({ findings }) {
     id: finding.id,
     tone: TONES[finding.severity],
     what: told(finding.severity === "pass" ? finding.title : finding.detail),
-    wanted: finding.severity === "pass" ? "" : finding.title, // a title says what should be so
-    remedy: finding.severity === "pass" ? "" : told(finding.remediation),
+    wanted: ["pass", "info"].includes(finding.severity) ? "" : finding.title, // a title says what should be so
+    remedy: finding.severity === "pass" ? "" : finding.remediation, // as it is: it may be a command
     note: noteOn(finding),
   }));
 }
 
-// A sentence begins with a capital, but for a name that has none, a path or a command.
+// A sentence begins with a capital, but for a name that has none and a path.
 const told = (text) => (/^(?:finn|git|br)\b|^[^a-z]/.test(text) ? text : text.charAt(0).toUpperCase() + text.slice(1));
 
 function noteOn({ data, fixability }) {

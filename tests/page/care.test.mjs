@@ -53,12 +53,13 @@ test("findings are told the worst first, and what is well is only counted", () =
 test("what was mended stays to be seen, and what cannot be mended says why", () => {
   const rows = findingRows({ findings: [finding("a", "pass", { fixability: "fixed" }), finding("b", "warn", { data: { blocked: "stop finn first" } }), finding("c", "warn", { data: { tried: "the disk is full" } })] });
   assert.deepEqual(rows.map((row) => [row.id, row.remedy, row.note]), [
-    ["b", "Do this", "Cannot be mended now: stop finn first"], ["c", "Do this", "Mending was tried: the disk is full"], ["a", "", "Mended."]]);
+    ["b", "do this", "Cannot be mended now: stop finn first"], ["c", "do this", "Mending was tried: the disk is full"], ["a", "", "Mended."]]);
 });
 
 test("a finding is told as what is so, and then as what should be", () => {
   const [row] = findingRows({ findings: [finding("a", "warn")] });
   assert.deepEqual([row.what, row.wanted], ["So it is", "about a"]);
+  assert.equal(findingRows({ findings: [finding("a", "info")] })[0].wanted, "", "nothing is wrong with that");
   const names = ["finn runs as root", "/data is full"].map((detail) => findingRows({ findings: [finding("a", "warn", { detail })] })[0].what);
   assert.deepEqual(names, ["finn runs as root", "/data is full"]);
 });
