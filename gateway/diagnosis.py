@@ -21,7 +21,7 @@ from gateway.settings import coloured, read_leniently
 from gateway.site import site_of
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.errors import Conflict, FinnError, NotFound
-from persistence.lock import Lock, hold
+from persistence.lock import LOCK, Lock, hold
 from persistence.replay import Paths
 from persistence.values import Json
 from scheduler.check import Check
@@ -39,7 +39,7 @@ LOOK_S = 120.0
 def doctor(args: argparse.Namespace) -> int:
     """The command. Raises UsageError for a category that there is not, and FinnError where a fix cannot begin."""
     only = tuple(name.strip() for name in (args.only or "").split(",") if name.strip())
-    checks = chosen(CHECKS, only) if args.only is not None else CHECKS
+    checks = chosen(CHECKS, only or (args.only,)) if args.only is not None else CHECKS
     place = site_of(flags={"FINN_DATA_DIR": args.data_dir})
     if args.undo:
         return _undone(place, args)
@@ -96,10 +96,14 @@ def _client(args: argparse.Namespace, timeout_s: float) -> Client:
 
 @contextmanager
 def _under_lock(place: Site) -> Iterator[Site]:
-    """The site, while no finn can start on it. Where there is no log yet, there is nothing to hold. Raises Locked."""
+    """The site, while no finn can start on it. Raises Locked.
+
+    Where there is no log there is nothing to hold; where LOCK is no file, no finn can start before that is mended.
+    """
     if not place.root.is_dir():
         raise NotFound(f"there is no data directory at {place.root}", hint="say --data-dir, or start finn once")
-    if not place.paths.wal.is_dir():
+    lock = place.paths.wal / LOCK
+    if not place.paths.wal.is_dir() or lock.is_symlink() or (lock.exists() and not lock.is_file()):
         yield place
         return
     held = _Held(place.paths)

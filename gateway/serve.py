@@ -27,6 +27,7 @@ from gateway.startup import Startup
 from persistence.clock import SystemClock, iso, system_entropy
 from persistence.disk import SystemDisk, refused, replace
 from persistence.errors import FinnError
+from persistence.quarantine import make_way
 from persistence.redact import Redactor
 from scheduler.watchdog import Watchdog
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
     from gateway.app import Finn
 
 RUN = "run.json"
+#: Every folder that a start may have to make. In the order in which what is in their way can be kept.
+FOLDERS = (
+    *("quarantine", "wal", "snapshots", "chunks", "blobs", "grimoires", "workspace", "auth", "auth/links"),
+    *("state", "state/sessions", "state/.beads", "git", "cache"),
+)
 PR_SET_DUMPABLE = 4  #: of linux/prctl.h
 SWITCH_S = 0.001  #: after so long a thread that computes lets another go on, so that the loop never waits for long
 
@@ -101,6 +107,7 @@ class _Process:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise refused(error, settings.data_dir) from error
+        make_way(SystemDisk(), settings.data_dir, FOLDERS)
         auth = Auth.open(settings.data_dir / "auth", clock=self.clock, entropy=system_entropy, token=settings.token)
         finn = self.finn = Finn(settings, model, auth, self.clock, system_entropy, self._port)
         self._redactor = finn.redactor

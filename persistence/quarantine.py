@@ -6,6 +6,7 @@ make again.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from persistence.disk import Disk, refused, replace
@@ -34,6 +35,30 @@ def move(disk: Disk, path: Path, folder: Path, name: str, **facts: Json) -> None
     try:
         disk.rename(path, folder / name)
         disk.sync_folder(folder)
+        disk.sync_folder(path.parent)
+    except OSError as error:
+        raise refused(error, path) from error
+
+
+def make_way(disk: Disk, root: Path, folders: Iterable[str]) -> None:
+    """What is a plain file where a folder belongs goes to quarantine: nothing that finn makes, and no reason to stop.
+
+    A link that leads nowhere stays, and stops a start: what it led to may come back. Raises StorageError.
+    """
+    for name in folders:
+        path = root / name
+        if not path.is_file() or path.is_symlink():
+            continue
+        if path == root / "quarantine":
+            _rename(disk, path, path.with_name("quarantine-was-a-file"))
+        else:
+            kept = f"{path.parent.name}-{path.name}-{path.lstat().st_mtime_ns}"
+            move(disk, path, root / "quarantine", kept, why="a folder belongs where it was")
+
+
+def _rename(disk: Disk, path: Path, to: Path) -> None:
+    try:
+        disk.rename(path, to)
         disk.sync_folder(path.parent)
     except OSError as error:
         raise refused(error, path) from error

@@ -80,8 +80,8 @@ def fix(checks: Sequence[Check], site: Site, new_id: Callable[[], str], far_s: f
                 tried[check.id] = why
             else:
                 mended.add(check.id)
+        doing.end()
         findings = {finding.id: finding for finding in examine(checks, site.renew(), far_s)}
-    doing.end()
     told = (_told(findings[check.id], check.id in mended, tried.get(check.id, ""), site) for check in checks)
     return Fixed(tuple(told), tuple(doing.applied), doing.id)
 

@@ -38,6 +38,7 @@ STEPS = "steps.jsonl"
 DONE = "undone.jsonl"  #: the name of STEPS once all of it was taken back
 KEPT = "kept"
 VERSION = 1
+END = b'{"end": true}\n'
 
 
 def said(step: Step, root: Path) -> str:
@@ -95,7 +96,7 @@ class Doing:
         del self.applied[mark:]
 
     def end(self) -> None:
-        """Says that nothing more comes; a fix that changed nothing in the end leaves no trace. Raises FinnError."""
+        """Says that this is all so far; a fix that changed nothing in the end leaves no trace. Raises FinnError."""
         if not self.id:
             return
         with _telling(self.site.root):
@@ -272,9 +273,9 @@ def fixes(site: Site) -> tuple[str, ...]:
 
 
 def cut_off(site: Site) -> tuple[str, ...]:
-    """The fixes that did not come to their end."""
+    """The fixes, and undoings of fixes, that did not come to their end."""
     homes = [(name, site.root / FOLDER / name / STEPS) for name in fixes(site)]
-    return tuple(name for name, path in homes if not path.exists() or b'{"end": true}\n' not in read(site.disk, path))
+    return tuple(name for name, path in homes if not path.exists() or not read(site.disk, path).endswith(END))
 
 
 def _lines(home: Path) -> list[Json]:
