@@ -153,7 +153,7 @@ async def test_a_restart_tells_nothing_twice_and_what_changed_meanwhile(root: Pa
             await it.see(WARN, WARN)
             await it.settled()
         async with life(root, authority, hook(canary)) as it:
-            await it.see(WARN, WARN, WARN)
+            await it.see(WARN, WELL, WARN, WARN)
             await it.settled()
         assert statuses(canary) == ["warn"]
         async with life(root, authority, hook(canary)) as it:
@@ -308,8 +308,9 @@ async def test_a_ping_goes_out_with_each_look_but_for_those_that_fail(root: Path
             for count, seen in enumerate((WELL, WARN, WARN), 1):
                 await it.see(seen)
                 await until(lambda count=count: len(canary.requests) == count)  # type: ignore[misc]
-            await it.see(FAIL, FAIL, FAIL)
-            await it.see(WELL)
+            for seen in (FAIL, FAIL, FAIL, WELL):
+                await it.see(seen)
+                await until(lambda: not it.owner._beat.is_set())
             await until(lambda: len(canary.requests) == 4)
             assert (it.records(), {one.method for one in canary.requests}, canary.hits) == ([], {"GET"}, 4)
 

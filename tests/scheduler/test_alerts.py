@@ -228,7 +228,7 @@ def test_the_worst_comes_first() -> None:
 def test_a_message_holds_no_secret_and_no_control_character() -> None:
     secret = "hunter2-hunter2"
     redact = Redactor({"KEY": secret}).text
-    output = f"{'x' * 295}{secret}\x1b[2J\nLog: in\u2028here"
+    output = f"{'x' * 290}{secret}\x1b[2J\nLog: in\u2028here"
     given = message(Told(), STORE, report(store_lastError=output), SENDER, NOW, redact)
     for form in FORMS.values():
         headers, body = form(given)
