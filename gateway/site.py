@@ -27,7 +27,7 @@ from persistence.values import Json
 from scheduler.site import Running, Site
 
 ACT_S = 60.0  #: for what a running finn is asked to do
-ASK_S = 3.0  #: how long a finn that runs may take to say that it does
+ASK_S = 2.0  #: how long a finn that runs may take to say that it does
 
 
 def site_of(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | None] = NOTHING_SAID) -> Site:

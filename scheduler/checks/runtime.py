@@ -1,6 +1,7 @@
 """What is looked at of the program and its process: Python, packages, the clock, and who runs here."""
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -111,7 +112,7 @@ def _note(site: Site) -> Path:
 
 
 def _holder(site: Site) -> int | None:
-    """The process that has the log's lock, as the kernel tells it; None where nobody has, or nobody can say."""
+    """The other process that has the log's lock, as the kernel tells it; None where none has, or nobody can say."""
     try:
         inode = (site.paths.wal / LOCK).stat().st_ino
         lines = (site.proc / "locks").read_text().splitlines()
@@ -120,7 +121,7 @@ def _holder(site: Site) -> int | None:
         noted = json.loads((site.paths.wal / LOCK).read_text())["pid"]
     except (OSError, ValueError, IndexError, KeyError, TypeError):
         return None
-    return found if found == noted else None
+    return found if found == noted != os.getpid() else None
 
 
 def _see_note(site: Site) -> Seen:
