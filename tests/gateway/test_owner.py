@@ -1,6 +1,8 @@
 """The way to the owner: recorded before it is sent, sent until it is taken, and never to where finn does not go."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -372,3 +374,9 @@ async def test_a_webhook_that_redirects_home_is_not_followed(root: Path, authori
 
 def test_what_is_told_is_known_to_the_fold() -> None:
     assert ALERTS.events == (OwnerTold, OwnerReached)
+
+
+def test_who_sets_no_address_loads_nothing_of_it() -> None:
+    program = "import sys, gateway.app; print([m for m in ('gateway.owner', 'agent.outbound') if m in sys.modules])"
+    child = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert (child.stdout, child.stderr) == ("[]\n", "")
