@@ -116,8 +116,9 @@ class Replication:
 
     @property
     def lag_s(self) -> float:
-        """For how long the oldest of them has been."""
-        return 0.0 if self._behind_since is None else self._clock.monotonic() - self._behind_since
+        """For how long the oldest of them has been. May be asked in any thread."""
+        since = self._behind_since
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     # ------------------------------------------------------------ the loop
 

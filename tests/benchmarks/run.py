@@ -19,6 +19,8 @@ from tests.benchmarks import (
     append,
     archive,
     confirmed,
+    doctor,
+    health,
     livez,
     puts,
     reopen,
@@ -46,6 +48,8 @@ ROWS: Mapping[str, Callable[[Path, bool], Iterator[Measured]]] = {
     "confirmed": confirmed.measure,
     "puts": puts.measure,
     "livez": livez.measure,
+    "doctor": doctor.measure,
+    "health": health.measure,
 }
 PAGE = Path(__file__).parent.parent.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- scripts/bench writes from here -->", "<!-- to here -->"
