@@ -338,8 +338,10 @@ async def test_serving_runs_what_is_due_until_it_is_cancelled() -> None:
 
 async def test_a_run_by_hand_is_the_probe_of_an_open_breaker() -> None:
     store: list[bool] = [False]
+    seen = list[str]()
 
     async def sync() -> None:
+        seen.append(house.run.breaker.state(house.clock.monotonic()))
         if not store[0]:
             await fails()
 
@@ -351,6 +353,7 @@ async def test_a_run_by_hand_is_the_probe_of_an_open_breaker() -> None:
     store[0] = True
     assert (await house.scheduler.run_now("replicate")).breaker.failures == 0
     assert house.noted[2:] == [CLOSED]
+    assert seen == ["closed"] * 3 + ["half_open"] * 2
     await end(serving)
 
 
