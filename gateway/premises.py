@@ -10,7 +10,6 @@ what it wrote. The descriptors keep the comparison honest also where a file syst
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +45,7 @@ class Premises:
         """How all of it is now. Raises OSError where the disk does not say how full it is."""
         found = (*self._dirs(), *self._disk(), Fact("clock:jump", round(self._jump(), 1), "s"))
         now = self._clock.now()
-        return tuple(replace(fact, at=now) for fact in found)
+        return tuple(fact._replace(at=now) for fact in found)
 
     def close(self) -> None:
         """Lets go of the descriptors."""

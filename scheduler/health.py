@@ -10,7 +10,7 @@ waits for a disk or a network: a source gives what it knows already. docs/health
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from persistence.clock import iso
 from persistence.values import Json
@@ -21,8 +21,7 @@ ORDER: tuple[Status, ...] = ("pass", "warn", "fail")
 MIB, GIB = 1 << 20, 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One thing that is so at this moment. `output` says what is wrong, where something is.
 
     `of` is what the value is measured by: the whole disk, the interval of a task. `at` is when it was measured, in
