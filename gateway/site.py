@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from gateway.bead_mending import Mend, alone
 from gateway.client import running as alive
+from gateway.places import Hook
 from gateway.settings import NOTHING_SAID, SETTINGS, Settings, read_env_file, read_leniently, token_bits
 from gateway.sources import chosen_of, remote_of, store_of
 from persistence.clock import Clock, SystemClock
@@ -96,6 +97,7 @@ def plain_site(
         chosen=chosen_of(settings),
         redactor=Redactor({**settings.secrets, **_kept_token(settings.data_dir)}),
         folds=FOLDS,
+        hooks={one.name: hook.origin for one in SETTINGS if isinstance(hook := getattr(settings, one.field), Hook)},
         change=change,
     )
 

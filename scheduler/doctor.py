@@ -19,7 +19,7 @@ from persistence.values import Json
 from scheduler.check import Ask, Change, Check, Step
 from scheduler.finding import Finding, Seen
 from scheduler.site import Site
-from scheduler.undo import Doing, said
+from scheduler.undo import Doing, barred, said
 
 FAR_S = 20.0  #: for all checks together that ask a network
 ROUNDS = 4  #: of mending; what is not well by then stays as it is
@@ -158,6 +158,8 @@ def _blocked(check: Check, site: Site, steps: Iterable[Step]) -> str:
             return "start finn serve, then `finn doctor --fix` mends it"
         if isinstance(step, Change) and site.change is None:
             return "the beads cannot be changed from here"
+        if why := barred(step, site.root):
+            return why
     return ""
 
 

@@ -50,7 +50,8 @@ class Site:
     may raise FinnError. `change` makes a record of changed beads, whether a finn runs or not. `again` gives the same
     place as it is now. `network` False: nothing is asked that is not on this machine; `limit_s` bounds each question.
     `folds` are what is folded from the log, `redactor` knows the secret values, `chosen` says which model is meant;
-    neither shows them. `proc` is where the kernel tells of itself.
+    neither shows them. `proc` is where the kernel tells of itself. `hooks` are
+    the origins of the addresses that the owner is told at, by the name of their setting.
     """
 
     paths: Paths
@@ -76,6 +77,7 @@ class Site:
     chosen: Chosen = Chosen()  # noqa: RUF009 - frozen
     redactor: Redactor = field(default_factory=lambda: Redactor({}))
     proc: Path = Path("/proc")
+    hooks: Mapping[str, str] = field(default_factory=dict)
     folds: tuple[Fold[Any], ...] = (FILES, BEADS, BREAKERS)
 
     def renew(self) -> "Site":

@@ -38,6 +38,7 @@ STEPS = "steps.jsonl"
 DONE = "undone.jsonl"  #: the name of STEPS once all of it was taken back
 KEPT = "kept"
 VERSION = 1
+WHOLE = ("grimoires", "workspace")  #: an empty one would mean that everything in it was deleted
 END = b'{"end": true}\n'
 
 
@@ -64,6 +65,18 @@ def _short(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path != root and path.is_relative_to(root) else str(path)
 
 
+def barred(step: Step, root: Path) -> str:
+    """Why a step is not to be taken: it would make a folder that finn writes back as a whole where it is missing."""
+    match step:
+        case MakeFolder(path) | Write(path) | Move(_, path) if path.is_relative_to(root) and path != root:
+            top = root / path.relative_to(root).parts[0]
+        case _:
+            return ""
+    if top.name not in WHOLE or os.path.lexists(top) or not (root / "wal").is_dir():
+        return ""
+    return f"{top.name} is gone as a whole: start finn, which writes all of it back from the log"
+
+
 # ---------------------------------------------------------------- doing
 
 
@@ -84,6 +97,8 @@ class Doing:
     def take(self, step: Step, *, alone: bool = False) -> None:
         """Takes a step, after it is written down how it is taken back. Raises FinnError."""
         with _telling(self.site.root):
+            if why := barred(step, self.site.root):
+                raise Conflict(why)
             TAKE[type(step)](self, step, alone)
 
     def back(self, mark: int) -> None:

@@ -1,5 +1,8 @@
 """What is looked at of the settings: whether finn would start with them, and whether each does what it seems to."""
 
+from ipaddress import ip_address
+
+from agent.public import is_public
 from scheduler.check import Check
 from scheduler.finding import Seen
 from scheduler.naming import some
@@ -52,6 +55,25 @@ def _see_intervals(site: Site) -> Seen:
     return some(late, "warn", "the copies are told soon", "a copy may be far behind when it is needed", hint)
 
 
+def _see_hooks(site: Site) -> Seen:
+    """Whether the owner can be told: finn sends to public addresses only, and says so here before it matters."""
+    from agent.outbound import addresses_of, place_of  # imported on use: most have none to look at
+
+    if not site.network:
+        return Seen("pass", "not asked, for no network may be")
+    wrong = []
+    for name, origin in site.hooks.items():
+        place = place_of(origin)
+        try:
+            private = [one for one in addresses_of(place.name, place.port) if not is_public(ip_address(one))]
+        except OSError as error:
+            wrong.append(f"{name}: {place.name} is not found ({error.strerror or error})")
+            continue
+        wrong += [f"{name}: {place.name} is {private[0]}, which is no public address"] if private else []
+    hint = "correct the address: nobody is told of anything until then"
+    return some(wrong, "warn", f"{len(site.hooks)} addresses for the owner", "the owner cannot be told", hint)
+
+
 def _seconds(site: Site, name: str, instead: float) -> float:
     value = site.settings.get(name)
     return float(value) if isinstance(value, int | float) else instead
@@ -63,4 +85,5 @@ CHECKS: tuple[Check, ...] = (
     Check("config.odd", "no setting contradicts another", _see_odd),
     Check("config.budget", "a stop has time to save", _see_budget),
     Check("config.intervals", "the copies are told soon", _see_intervals),
+    Check("config.hooks", "the owner can be told", _see_hooks, far=True),
 )

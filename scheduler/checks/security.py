@@ -84,6 +84,8 @@ def _mend_env(site: Site) -> Sequence[Step]:
 
 def _see_parents(site: Site) -> Seen:
     """Who can rename the data directory can put another in its place."""
+    if not site.root.is_dir():
+        return Seen("pass", "none yet")
     odd = []
     for folder in site.root.resolve().parents:
         status = folder.stat()
@@ -92,11 +94,7 @@ def _see_parents(site: Site) -> Seen:
             odd.append(f"{folder} ({stat.S_IMODE(status.st_mode):04o}, of user {status.st_uid})")
     hint = "chmod go-w the folders, or choose a FINN_DATA_DIR whose parents are yours or root's"
     well = "nobody else can put another folder in the data directory's place"
-    return (
-        some(odd, "warn", well, "others can rename what is in", hint)
-        if site.root.is_dir()
-        else Seen("pass", "none yet")
-    )
+    return some(odd, "warn", well, "others can rename what is in", hint)
 
 
 # ---------------------------------------------------------------- links and tokens

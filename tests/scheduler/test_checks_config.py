@@ -46,3 +46,11 @@ def test_config_intervals() -> None:
     ward = new_ward(store=True)
     ward.environ["FINN_SYNC_INTERVAL"] = "2h"
     assert "7200 s" in ward.broken("config.intervals", "warn").detail
+
+
+def test_config_hooks() -> None:
+    ward = new_ward()
+    ward.environ["FINN_ALERT_URL"] = "https://localhost/secret-path-of-mine"
+    finding = ward.broken("config.hooks", "warn")
+    assert "which is no public address" in finding.detail
+    assert "secret-path" not in repr(finding)

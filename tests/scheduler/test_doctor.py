@@ -312,6 +312,22 @@ def test_no_step_leads_out_of_the_data_directory(tmp_path: Path, path: str) -> N
     assert not (root / FOLDER).exists()
 
 
+@pytest.mark.parametrize("name", ["grimoires", "workspace"])
+def test_no_step_makes_a_part_of_a_folder_that_finn_writes_back_as_a_whole(tmp_path: Path, name: str) -> None:
+    """An empty one, or one file in it, would mean to the next start that the rest was deleted."""
+    (tmp_path / "wal").mkdir()
+    before = tree(tmp_path)
+    part = check("identity.part", lambda _: ILL, lambda root: Write(root / name / "deep" / "note", b""))
+    (finding,) = mended(site(tmp_path), part).findings
+    assert (finding.fixability, "start finn" in finding.data["blocked"]) == ("notfixable", True)
+    late = check("identity.late", lambda _: ILL, lambda root: Remove(root / name), lambda root: MakeFolder(root / name))
+    (tmp_path / name).mkdir()
+    (finding,) = mended(site(tmp_path), late).findings
+    assert "gone as a whole" in finding.data["tried"]
+    (tmp_path / name).rmdir()
+    assert tree(tmp_path) == before
+
+
 def test_what_needs_the_log_for_itself_waits_until_finn_is_stopped(tmp_path: Path) -> None:
     alone = check("wal.alone", lambda _: ILL, lambda root: Write(root / "x", b""), alone=True)
     place = site(tmp_path, running=Running(1, "http://127.0.0.1:1", 1, answers=True))
