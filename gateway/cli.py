@@ -224,10 +224,11 @@ def _status(args: argparse.Namespace) -> int:
     health = client.get("/health", accept=(200, 503))
     answer = client.get("/api/storage", accept=(200, 404, 503))
     storage = answer if "tiers" in answer else None  # it starts, waits behind a fence, or is of an earlier release
+    tasks = client.get("/api/tasks", accept=(200, 404, 503)).get("tasks")
     if args.json:
-        print(json.dumps({**health, "storage": storage}))
+        print(json.dumps({**health, "storage": storage, "tasks": tasks}))
     else:
-        print(screen(health, storage, SystemClock().now()))
+        print(screen(health, storage, tasks, SystemClock().now()))
     return 1 if health["status"] == "fail" else 0
 
 

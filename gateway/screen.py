@@ -6,8 +6,13 @@ PASS  main 0.1.0, up 3 min
   store   everything, 2 s ago                  3.1 MB  s3://bucket/finn/main
   git     12 records behind for 34 min                 https://host/me/state.git
   files   24 kept, 1.2 MB
-  tasks   8, all well
-  pass    model:state          anthropic:…
+  tasks   8 work; next replicate in 20 s
+  agent   anthropic:…, bash in bwrap, 1 turn running
+  disk    83 GB free
+  warn    beads:stale          1
+            bd-4k2 lies still since Monday
+
+What is well is said as a person would say it, or not at all: `--json` has every check. What is not, is a line each.
 """
 
 from collections.abc import Iterator
@@ -17,21 +22,20 @@ from persistence.events import Json
 from persistence.limits import CACHE, amount
 
 NAMES = {"local": "here", "store": "store", "git": "git"}
-TOLD = (
-    *("wal:lastSeq", "wal:bytes", "epoch", "recovery:source"),
-    *("store:", "git:", "files:", "task:"),
-)  #: above, if all is well
 SHOWN = 8  #: files that are named; the rest is counted
 VALUE_CHARS = 60
 
 
-def screen(health: Json, storage: Json | None, now: float) -> str:
-    """The whole screen. `storage` None: finn is not open, and nobody can say."""
+def screen(health: Json, storage: Json | None, tasks: Json | None, now: float) -> str:
+    """The whole screen. `storage` and `tasks` None: finn is not open, and nobody can say."""
     checks = {name: check for name, (check,) in health.get("checks", {}).items()}
     parts = [_head(health), _log(checks)]
     if storage is not None:
         parts += [*_tiers(storage, now), *_files(storage)]
-    return "\n".join([*(part for part in [*parts, _tasks(checks)] if part), *_checks(checks)])
+    if tasks is not None:
+        parts += [_tasks(tasks, checks, now)]
+    parts += [_agent(checks), _disk(checks)]
+    return "\n".join([*(part for part in parts if part), *_checks(checks)])
 
 
 def _head(health: Json) -> str:
@@ -40,7 +44,7 @@ def _head(health: Json) -> str:
 
 
 def _log(checks: Json) -> str:
-    seq, epoch, source = (checks.get(name, {}).get("observedValue") for name in ("wal:lastSeq", "epoch", TOLD[3]))
+    seq, epoch, source = (_observed(checks, name) for name in ("wal:lastSeq", "epoch", "recovery:source"))
     return f"  log     record {seq} of reign {epoch}, from {source}" if seq is not None else ""
 
 
@@ -78,22 +82,42 @@ def _files(storage: Json) -> Iterator[str]:
         yield f"            and {len(left_out) - SHOWN} more"
 
 
-def _tasks(checks: Json) -> str:
-    """How many there are; those that are not well are told below, each with what it said."""
-    states = [check["status"] for name, check in checks.items() if name.startswith("task:")]
-    failing = sum(state != "pass" for state in states)
-    if not states:
+def _tasks(tasks: Json, checks: Json, now: float) -> str:
+    """How many work, and what comes next; those that do not are told below, each with what it said."""
+    names = [task["name"] for task in tasks]
+    failing = sum(checks.get(f"task:{name}", {}).get("status", "pass") != "pass" for name in names)
+    working = f"{len(names) - failing} of {len(names)} work" if failing else f"{len(names)} work"
+    waiting = [(task["next_run"], task["name"]) for task in tasks if not task["running"]]
+    if not waiting:
+        return f"  tasks   {working}"
+    at, name = min(waiting)
+    return f"  tasks   {working}; next {name} in {span(_seconds(at) - now)}"
+
+
+def _agent(checks: Json) -> str:
+    model, rung, turns = (_observed(checks, name) for name in ("model:state", "sandbox:rung", "turn:active"))
+    if model is None:
         return ""
-    return f"  tasks   {len(states)}, {f'{failing} not well' if failing else 'all well'}"
+    running = f", {turns} {'turn' if turns == 1 else 'turns'} running" if turns else ""
+    return f"  agent   {model}, bash in {rung}{running}"
+
+
+def _disk(checks: Json) -> str:
+    free = _observed(checks, "disk:free")
+    return "" if free is None else f"  disk    {amount(free)} free"
 
 
 def _checks(checks: Json) -> Iterator[str]:
-    """What is not told above, and everything that is not well."""
+    """Everything that is not well."""
     for name, check in checks.items():
-        if check["status"] != "pass" or not name.startswith(TOLD):
+        if check["status"] != "pass":
             yield f"  {check['status']:<6}  {name:<20} {_value(check)[:VALUE_CHARS]}"
             if "output" in check:
                 yield f"            {check['output']}"
+
+
+def _observed(checks: Json, name: str) -> Json:
+    return checks.get(name, {}).get("observedValue")
 
 
 def _value(check: Json) -> str:

@@ -138,7 +138,7 @@ def test_the_tasks_are_listed_and_one_that_is_not_there_is_not_found(tmp_path: P
             assert it.ask("POST", f"/api/tasks/{name}/run").code == "not_found"
         assert it.ask("GET", "/api/tasks", bearer=False).code == "unauthorized"
         assert it.ask("POST", "/api/tasks/health/run", bearer=False).code == "unauthorized"
-        assert "  tasks   4, all well" in it.command("status").stdout.splitlines()
+        assert "  tasks   4 work; next " in it.command("status").stdout
 
 
 def test_a_bead_that_lies_still_is_labelled_by_its_task_once(tmp_path: Path) -> None:

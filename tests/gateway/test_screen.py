@@ -28,6 +28,8 @@ def health(status: str = "pass", **more: Any) -> dict[str, Any]:
         "epoch": check(3),
         "recovery:source": check("local"),
         "model:state": check("builtin:finn"),
+        "sandbox:rung": check("bwrap"),
+        "dirs:data": check("there"),
         "disk:free": check(83 << 30, unit="bytes"),
         **more,
     }
@@ -52,21 +54,21 @@ def test_where_all_is_well_each_tier_is_a_line() -> None:
     here = tier("local", bytes=12_900_000, place="/home/me/.finn")
     store = tier("store", bytes=3_300_000, place="s3://bucket/main")
     git = tier("git", state="behind", lag_seq=12, lag_s=2040.0, place="https://host/state.git")
-    assert screen(health(), storage(here, store, git), NOW).splitlines() == [
+    assert screen(health(), storage(here, store, git), None, NOW).splitlines() == [
         "PASS  main 0.1.0, up 3 min",
         "  log     record 1042 of reign 3, from local",
         "  here    everything                           12.3 MB  /home/me/.finn",
         "  store   everything, 2 s ago                  3.15 MB  s3://bucket/main",
         "  git     12 records behind for 34 min                  https://host/state.git",
         "  files   2 kept, 1.5 KB",
-        "  pass    model:state          builtin:finn",
-        "  pass    disk:free            83 GB",
+        "  agent   builtin:finn, bash in bwrap",
+        "  disk    83 GB free",
     ]
 
 
 def test_a_tier_that_fails_says_since_when_and_why() -> None:
     failing = tier("store", state="failing", since=iso(NOW - 200), lag_seq=1, error="connection refused")
-    lines = screen(health(), storage(failing), NOW).splitlines()
+    lines = screen(health(), storage(failing), None, NOW).splitlines()
     assert lines[2:4] == [
         "  store   failing for 3 min, 1 record behind            store://",
         "            connection refused",
@@ -75,12 +77,12 @@ def test_a_tier_that_fails_says_since_when_and_why() -> None:
 
 def test_a_tier_that_was_never_heard_of_says_so() -> None:
     silent = tier("store", state="unknown", last_seq=None, at=None)
-    assert "has not answered yet" in screen(health(), storage(silent), NOW)
+    assert "has not answered yet" in screen(health(), storage(silent), None, NOW)
 
 
 def test_what_is_left_out_is_named_but_for_caches() -> None:
     left_out = (("workspace/big", "larger than 8 MB"), ("workspace/.git", "a folder of caches or dependencies"))
-    lines = screen(health(), storage(left_out=left_out), NOW).splitlines()
+    lines = screen(health(), storage(left_out=left_out), None, NOW).splitlines()
     assert lines[2:4] == [
         "  files   2 kept, 1.5 KB, 1 on this disk only:",
         "            workspace/big: larger than 8 MB",
@@ -90,21 +92,21 @@ def test_what_is_left_out_is_named_but_for_caches() -> None:
 
 def test_a_long_list_is_cut() -> None:
     left_out = tuple((f"workspace/{number}", "larger than 8 MB") for number in range(30))
-    lines = screen(health(), storage(left_out=left_out), NOW).splitlines()
+    lines = screen(health(), storage(left_out=left_out), None, NOW).splitlines()
     assert "            and 22 more" in lines
     assert len(lines) < 24
 
 
 def test_whatever_is_not_well_is_shown_with_what_to_do() -> None:
     warned = health("warn", **{"store:lastError": check("no answer", "warn", "look at the store")})
-    lines = screen(warned, None, NOW).splitlines()
+    lines = screen(warned, None, None, NOW).splitlines()
     assert lines[0].startswith("WARN")
     assert lines[-2:] == ["  warn    store:lastError      no answer", "            look at the store"]
 
 
 def test_a_finn_that_is_not_open_has_a_screen_too() -> None:
     closed = {"status": "warn", "serviceId": "main", "releaseId": "0.1.0", "uptime": 1.0}
-    assert screen(closed, None, NOW) == "WARN  main 0.1.0, up 1 s"
+    assert screen(closed, None, None, NOW) == "WARN  main 0.1.0, up 1 s"
 
 
 @pytest.mark.parametrize(
@@ -115,18 +117,27 @@ def test_a_time_reads_as_people_say_it(seconds: float, said: str) -> None:
     assert span(seconds) == said
 
 
-def test_the_tasks_are_one_line_and_those_that_are_not_well_say_why() -> None:
-    well: dict[str, Any] = {f"task:{name}": check("closed") for name in ("replicate", "archive", "health")}
-    assert screen(health(**well), None, NOW).splitlines()[2:] == [
-        "  tasks   3, all well",
-        "  pass    model:state          builtin:finn",
-        "  pass    disk:free            83 GB",
+def task(name: str, after_s: float, *, running: bool = False) -> dict[str, Any]:
+    return {"name": name, "next_run": iso(NOW + after_s), "running": running}
+
+
+def test_the_tasks_are_one_line_with_what_comes_next() -> None:
+    tasks = [task("archive", 300), task("replicate", 20), task("health", -5, running=True)]
+    assert screen(health(), None, tasks, NOW).splitlines()[2:] == [
+        "  tasks   3 work; next replicate in 20 s",
+        "  agent   builtin:finn, bash in bwrap",
+        "  disk    83 GB free",
     ]
-    ill = {**well, "task:archive": check("open", "warn", "no route to host")}
-    assert screen(health("warn", **ill), None, NOW).splitlines()[2:] == [
-        "  tasks   3, 1 not well",
-        "  pass    model:state          builtin:finn",
-        "  pass    disk:free            83 GB",
-        "  warn    task:archive         open",
-        "            no route to host",
-    ]
+
+
+def test_a_task_that_does_not_work_says_why() -> None:
+    ill: dict[str, Any] = {"task:archive": check("open", "warn", "no route to host"), "task:replicate": check("closed")}
+    lines = screen(health("warn", **ill), None, [task("archive", 280), task("replicate", 20)], NOW).splitlines()
+    assert lines[2] == "  tasks   1 of 2 work; next replicate in 20 s"
+    assert lines[-2:] == ["  warn    task:archive         open", "            no route to host"]
+
+
+def test_turns_that_run_are_counted() -> None:
+    assert "  agent   builtin:finn, bash in bwrap, 1 turn running" in screen(
+        health(**{"turn:active": check(1)}), None, None, NOW
+    )
