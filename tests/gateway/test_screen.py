@@ -138,6 +138,5 @@ def test_a_task_that_does_not_work_says_why() -> None:
 
 
 def test_turns_that_run_are_counted() -> None:
-    assert "  agent   builtin:finn, bash in bwrap, 1 turn running" in screen(
-        health(**{"turn:active": check(1)}), None, None, NOW
-    )
+    busy: dict[str, Any] = {"turn:active": check(1)}
+    assert "  agent   builtin:finn, bash in bwrap, 1 turn running" in screen(health(**busy), None, None, NOW)
