@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from persistence.values import Json
+from scheduler.check import Check
 from scheduler.doctor import Fixed
 from scheduler.finding import ORDER, SOUND, Finding, Severity, overall
 
@@ -153,3 +154,28 @@ def _item(finding: Json) -> str:
 def _plain(text: str) -> str:
     """Text that means nothing to markdown."""
     return re.sub(r"([\\*_\[\]<>#|])", r"\\\1", _line(text))
+
+
+# ---------------------------------------------------------------- documentation
+
+
+def table(checks: Sequence[Check]) -> str:
+    """The checks as docs/doctor.md lists them. Each test is named by its check, in the file of its subject."""
+    rows = (f"| `{one.id}` | {one.title} | {_mends(one)} | {_test(one)} |" for one in checks)
+    return "\n".join(("| check | looks whether | mended by `--fix` | test |", "|---|---|---|---|", *rows)) + "\n"
+
+
+def _mends(check: Check) -> str:
+    if check.mend is None:
+        return "by a person"
+    return "yes, while finn is stopped" if check.alone else "yes"
+
+
+def _test(check: Check) -> str:
+    name = f"test_checks_{check.category}.py"
+    return f"[`{breaking_test(check)}`](../tests/scheduler/{name})"
+
+
+def breaking_test(check: Check) -> str:
+    """The test that breaks what a check looks at."""
+    return f"test_{check.id.replace('.', '_')}"

@@ -10,6 +10,8 @@ import pytest
 from agent.tools import TOOLS
 from gateway.settings import SETTINGS
 from gateway.tasks import TASKS
+from scheduler.checks import CHECKS
+from scheduler.report import breaking_test, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md")
@@ -42,6 +44,20 @@ def test_every_tool_is_documented() -> None:
 def test_every_task_is_documented_with_what_its_breaker_means() -> None:
     documented = text("tasks.md")
     assert [task.__name__ for task in TASKS if documented.count(f"\n| `{task.__name__}` |") != 2] == []
+
+
+def test_every_check_of_the_doctor_is_documented_as_it_is() -> None:
+    assert table(CHECKS) in text("doctor.md")
+
+
+def test_every_check_of_the_doctor_has_a_test_that_breaks_what_it_looks_at() -> None:
+    folder = ROOT / "tests" / "scheduler"
+    sources = {one.stem: one.read_text(encoding="utf-8") for one in folder.glob("test_checks_*.py")}
+    named = {one.id: f"def {breaking_test(one)}(" for one in CHECKS}
+    untested = [name for name, test in named.items() if test not in sources[f"test_checks_{name.partition('.')[0]}"]]
+    assert untested == []
+    assert len(named) == len(CHECKS) >= 40
+    assert sum(one.mend is not None for one in CHECKS) >= 20
 
 
 def test_every_command_is_documented() -> None:

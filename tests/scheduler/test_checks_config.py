@@ -1,5 +1,8 @@
 """The settings, broken one way at a time."""
 
+import pytest
+
+from agent import outbound
 from tests.scheduler.ward import new_ward
 
 
@@ -48,9 +51,10 @@ def test_config_intervals() -> None:
     assert "7200 s" in ward.broken("config.intervals", "warn").detail
 
 
-def test_config_hooks() -> None:
+def test_config_hooks(monkeypatch: pytest.MonkeyPatch) -> None:
     ward = new_ward()
-    ward.environ["FINN_ALERT_URL"] = "https://localhost/secret-path-of-mine"
+    ward.environ["FINN_ALERT_URL"] = "https://hooks.example/secret-path-of-mine"
+    monkeypatch.setattr(outbound, "addresses_of", lambda host, port: ["10.0.0.7"])
     finding = ward.broken("config.hooks", "warn")
-    assert "which is no public address" in finding.detail
+    assert "FINN_ALERT_URL: hooks.example is 10.0.0.7, which is no public address" in finding.detail
     assert "secret-path" not in repr(finding)
