@@ -72,7 +72,8 @@ def as_text(report: Json, width: int = 80, *, colour: bool = False) -> str:
     lines = [head, ""]
     for category, findings in _by_category(report):
         lines += _category(category, findings, width, colour=colour)
-    return "\n".join([*lines, "", *_foot(report)])
+    foot = (line for told in _foot(report) for line in textwrap.wrap(told, width, break_on_hyphens=False))
+    return "\n".join([*lines, "", *foot])
 
 
 def _by_category(report: Json) -> Iterator[tuple[str, list[Json]]]:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.end_to_end.finn import Finn, until
-from tests.scheduler.ward import tree
+from tests.scheduler.test_checks_beads import at, hold
+from tests.scheduler.ward import Ward, tree
 
 CATEGORIES = [
     "config",
@@ -197,6 +198,19 @@ def test_a_fix_says_first_what_it_will_do(it: Finn) -> None:
     said = it.command("doctor", "--fix").stdout
     assert said.startswith("finn doctor will\n  set the mode of blobs to 0700  (dirs.modes)\n\nfinn doctor: PASS")
     assert "to take it back: finn doctor --undo " in said
+
+
+def test_beads_are_put_right_by_a_record_and_back_by_another(it: Finn) -> None:
+    """The fix holds the log's lock, and lends it to what writes the record."""
+    both = {"issue_type": "epic", "status": "in_progress", "labels": ["run:current"]}
+    hold(Ward(it.data, {}, {}), at("bd-1", 2, **both), at("bd-2", 1, **both))
+    assert found(report(it))["beads.current_run"]["severity"] in ("warn", "fail")
+    told = report(it, "--fix", "--only", "beads")
+    assert found(told)["beads.current_run"]["fixability"] == "fixed", told
+    done = it.command("doctor", "--undo", told["fix"]["id"])
+    assert done.returncode == 0, done.stderr
+    assert found(report(it))["beads.current_run"]["severity"] in ("warn", "fail")
+    assert it.verify()["ok"]
 
 
 def test_an_undo_of_nothing_is_told(it: Finn) -> None:
