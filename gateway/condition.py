@@ -15,9 +15,10 @@ from typing import Any
 from gateway.threads import Thread
 from persistence.beads import Beads
 from persistence.clock import Clock
-from persistence.errors import Fenced
+from persistence.errors import Fenced, FinnError
 from scheduler.health import Fact, Held, Report, Source, judge
 
+DISK_S = 15.0  #: for a look at the machine; more than that is no disk to keep anything on
 LISTENER_S = 5.0  #: for whoever is told
 
 Look = Callable[[], Sequence[Fact]]
@@ -43,6 +44,7 @@ class Condition:
         heed: Heed = nobody,
         *,
         leaving: Callable[[], bool] = lambda: False,
+        disk_s: float = DISK_S,
         patience_s: float = LISTENER_S,
     ) -> None:
         """`look` waits for the disk; `heed` is awaited after every look; while `leaving`, nothing is looked at."""
@@ -52,27 +54,42 @@ class Condition:
         self._clock = clock
         self._heed = heed
         self._leaving = leaving
+        self._disk_s = disk_s
         self._patience_s = patience_s
         self._thread = Thread("finn-look")
         self._measured: Sequence[Fact] = ()
+        self._trouble = ""
         self._held = Held()
         self._telling: dict[str, asyncio.Task[None]] = {}
 
     def facts(self) -> Iterable[Fact]:
-        """What the last look measured."""
-        return self._measured
+        """What the last look measured, and what stood in its way."""
+        yield from self._measured
+        if self._trouble:
+            yield Fact("disk:error", self._trouble, output=self._trouble)
 
     async def look(self) -> None:
-        """Measures, judges and tells. Raises Fenced, and OSError where the disk does not answer."""
+        """Measures, judges and tells. Raises Fenced."""
         if self._leaving():
             return  # a stop is no illness
-        self._measured = await self._thread.run(self._look)
+        await self._measure()
         report = judge(self._sources(), self._clock.now())
         self._held = self._held.seen(report.status)
         degraded = self._held.degraded
         if degraded is not None:
             await self._tell("the agent's bead", lambda: self._beads.set_health(degraded=degraded))
         await self._tell("the owner's watch", lambda: _heeded(self._heed, report))
+
+    async def _measure(self) -> None:
+        """What is in its way is a fact of its own: a disk that hangs is just when somebody should hear of it."""
+        try:
+            async with asyncio.timeout(self._disk_s):
+                self._measured = await self._thread.run(self._look)
+            self._trouble = ""
+        except TimeoutError:
+            self._trouble = f"the disk has not answered within {self._disk_s:g} s"
+        except (FinnError, OSError) as error:
+            self._trouble = f"the disk cannot be looked at: {error}"
 
     async def _tell(self, whom: str, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Tells somebody. Who has not answered the last time is waited for, not told twice. Raises Fenced."""

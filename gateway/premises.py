@@ -109,8 +109,8 @@ def _fact(name: str, path: Path, found: Stand) -> Fact:
 def _note(path: Path) -> Mapping[str, object]:
     """What the running gateway says of itself; empty where nothing can be read."""
     try:
-        with path.open("rb") as file:
-            note = json.loads(file.read(RUN_BYTES))
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            note = json.loads(file.read(RUN_BYTES))  # a pipe, which nobody may ever write to, holds nothing up
     except (OSError, ValueError):
         return {}
     return note if isinstance(note, dict) else {}

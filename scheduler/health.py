@@ -71,7 +71,7 @@ def beyond(times: int, grace_s: int, interval: str) -> When:
 
 def among(*values: Json) -> When:
     """One of these."""
-    return When(" or ".join(f"`{value}`" for value in values), lambda fact: fact.value in values)
+    return When(", ".join(f"`{value}`" for value in values), lambda fact: fact.value in values)
 
 
 def less(limit: int) -> When:
@@ -101,6 +101,8 @@ class Rule:
             return "fail"
         return "warn" if self.warn is not NEVER and self.warn.holds(fact) else "pass"
 
+
+PUT_BACK = "Put it back as it was, or restart finn. What is said until then may be lost with this process."
 
 #: A name that ends with NAME stands for one fact of each name. Facts that are not here always pass, and none is.
 RULES: tuple[Rule, ...] = (
@@ -225,6 +227,12 @@ RULES: tuple[Rule, ...] = (
         do="Make room, or give it a larger disk.",
     ),
     Rule(
+        "disk:error",
+        "why the disk could not be looked at; absent where it could",
+        fail=told("whenever it is there"),
+        do="See what the machine says of its disk. On a sound one a store or a git remote gives everything back.",
+    ),
+    Rule(
         "disk:files",
         "how many files more the disk takes; absent where it does not count them",
         warn=When("less than 1,000", lambda fact: fact.value < 1000),
@@ -234,13 +242,13 @@ RULES: tuple[Rule, ...] = (
         "dirs:data",
         "the data directory that this process opened",
         fail=among("gone", "replaced", "read-only"),
-        do="Put the directory back as it was, or restart finn. What is said until then may be lost with this process.",
+        do=PUT_BACK,
     ),
     Rule(
         "dirs:wal",
         "the folder of the log that this process opened",
         fail=among("gone", "replaced", "read-only"),
-        do="The same.",
+        do=PUT_BACK,
     ),
     Rule(
         "dirs:lock",
@@ -270,7 +278,7 @@ RULES: tuple[Rule, ...] = (
         "task:NAME",
         "the breaker of each task: `closed`, `open` or `half_open`",
         warn=When(
-            "`open` or `half_open`; the last run failed", lambda fact: fact.value != "closed" or bool(fact.output)
+            "`open`, `half_open`, or the last run failed", lambda fact: fact.value != "closed" or bool(fact.output)
         ),
         do="Mend what the output names; it is tried again, or at once with `POST /api/tasks/NAME/run`.",
     ),
@@ -284,6 +292,13 @@ BY_NAME: Mapping[str, Rule] = {rule.name: rule for rule in RULES}
 def rule_of(name: str) -> Rule:
     """The rule for a fact of that name."""
     return BY_NAME.get(name) or BY_NAME.get(f"{name.partition(':')[0]}:NAME") or NUMBER
+
+
+def table() -> str:
+    """The rules as docs/health.md shows them, for people."""
+    rows = ((f"`{rule.name}`", rule.tells, rule.warn.words, rule.fail.words, rule.do) for rule in RULES)
+    lines = (("check", "says", "`warn`", "`fail`", "what to do"), ("---",) * 5, *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 # ---------------------------------------------------------------- judging

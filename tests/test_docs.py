@@ -10,6 +10,7 @@ import pytest
 from agent.tools import TOOLS
 from gateway.settings import SETTINGS
 from gateway.tasks import TASKS
+from scheduler import health
 from scheduler.checks import CHECKS
 from scheduler.report import breaking_test, table
 
@@ -39,6 +40,10 @@ def test_every_setting_is_documented() -> None:
 def test_every_tool_is_documented() -> None:
     documented = text("tools.md")
     assert [tool.declaration.name for tool in TOOLS if f"`{tool.declaration.name}`" not in documented] == []
+
+
+def test_the_table_of_health_is_the_one_that_decides() -> None:
+    assert health.table() in text("health.md")
 
 
 def test_every_task_is_documented_with_what_its_breaker_means() -> None:

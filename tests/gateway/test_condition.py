@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -37,6 +38,7 @@ class Life:
         self.status: Status = "pass"
         self.leaving = False
         self.looked = 0
+        self.disk: Callable[[], object] = lambda: None
         self.condition = Condition(
             self._look,
             lambda: (lambda: FACTS[self.status], self.condition.facts),
@@ -44,11 +46,13 @@ class Life:
             FakeClock(),
             heed,
             leaving=lambda: self.leaving,
+            disk_s=0.05,
             patience_s=0.05,
         )
 
     def _look(self) -> tuple[Fact, ...]:
         self.looked += 1
+        self.disk()
         return (Fact("disk:free", 1 << 40, "bytes", of=1 << 40),)
 
     async def see(self, *statuses: Status) -> None:
@@ -171,6 +175,31 @@ async def test_a_bead_that_the_log_does_not_take_is_tried_again_with_the_next_lo
         refused[0] = False
         await it.see("fail")
         assert it.says() == "health:degraded"
+
+
+async def test_a_disk_that_hangs_or_refuses_is_told_like_anything_else_until_it_answers(tmp_path: Path) -> None:
+    reports: list[Report] = []
+
+    async def heed(report: Report) -> None:
+        reports.append(report)
+
+    def refuse() -> None:
+        raise OSError(5, "Input/output error")
+
+    answers = threading.Event()
+    async with life(tmp_path, heed) as it:
+        await it.see("pass")
+        for it.disk, said in ((answers.wait, "has not answered within"), (refuse, "Input/output error")):
+            await it.see("pass", "pass")
+            assert [report.status for report in reports[-2:]] == ["fail", "fail"]
+            assert said in reports[-1].checks["disk:error"][0]["output"]
+            assert "disk:free" in reports[-1].checks
+            assert it.says() == "health:degraded"
+            answers.set()
+            it.disk = lambda: None
+            await it.see("pass", "pass")
+            assert "disk:error" not in reports[-1].checks
+            assert it.says() == "health:ok"
 
 
 async def test_a_fence_ends_the_looking(tmp_path: Path) -> None:

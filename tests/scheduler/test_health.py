@@ -70,6 +70,7 @@ CASES: tuple[tuple[Fact, Status], ...] = (
     (Fact("disk:free", 5 * GIB, "bytes", of=30 * GIB), "warn"),
     (Fact("disk:free", 6 * GIB, "bytes", of=30 * GIB), "pass"),
     (Fact("disk:free", 10 * GIB, "bytes", of=500 * GIB), "pass"),
+    (Fact("disk:error", "silent", output="silent"), "fail"),
     (Fact("disk:files", 999), "warn"),
     (Fact("disk:files", 1000), "pass"),
     (Fact("dirs:data", "there"), "pass"),
