@@ -133,7 +133,7 @@ class Sessions:
                     for made in drawn.next(fact, recovered=recovered):
                         compared.see(made)
                 mirrored = compared.end()
-        except FinnError:
+        except (FinnError, FileNotFoundError):  # also a segment that was pruned since
             return Conversation(session, state, Mirrored("same"), blobs=tuple(blobs), whole=False)
         return Conversation(
             session,

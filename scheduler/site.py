@@ -108,8 +108,8 @@ class Site:
     @cached_property
     def sessions(self) -> Sessions:
         """The sessions, and where their records are. Raises Newer, OSError."""
-        log = self.log  # first: what is said while this reads is later than that
-        return Sessions(self.disk, self.paths, self.past, log.has_lost, log.last)
+        beyond = min(self.log.last, self.past.head.seq)  # a finn that runs writes on while this reads
+        return Sessions(self.disk, self.paths, self.past, self.log.has_lost, beyond)
 
     @cached_property
     def conversations(self) -> tuple[Conversation, ...]:

@@ -250,3 +250,12 @@ def test_a_directory_whose_sessions_are_not_folded_has_none() -> None:
     ward.changed["folds"] = ()
     assert ward.site().conversations == ()
     assert SESSIONS.name not in Folded(()).dump()
+
+
+def test_what_a_finn_says_while_it_is_looked_at_is_no_fault_of_a_mirror() -> None:
+    ward = new_ward()
+    ward.changed["running"] = RUNNING
+    session, site = wounds.sessions(ward)[0], ward.site()
+    assert site.past.head.seq
+    said(ward, session, answer("t", site.past.folded.streams(SESSIONS)[session].leaf))
+    assert [one.mirror.kept for one in site.conversations] == ["same", "same"]
