@@ -17,6 +17,7 @@ An undo looks first, and begins only where nothing that came later would be lost
 
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,18 +29,17 @@ from typing import Any
 from persistence.amends import Edit, undone
 from persistence.clock import iso
 from persistence.disk import Disk, read, refused, replace, write_all
-from persistence.errors import Conflict, Damaged, Invalid, NotFound
+from persistence.errors import Conflict, Invalid, NotFound
 from persistence.values import Json
 from scheduler.check import Ask, Change, MakeFolder, Move, Remove, SetMode, Step, Write
+from scheduler.notes import FOLDER, KEPT, STEPS, noted
 from scheduler.site import Site
 
-FOLDER = "doctor-undo"
-STEPS = "steps.jsonl"
 DONE = "undone.jsonl"  #: the name of STEPS once all of it was taken back
-KEPT = "kept"
 VERSION = 1
 WHOLE = ("grimoires", "workspace")  #: an empty one would mean that everything in it was deleted
 END = b'{"end": true}\n'
+ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 
 
 def said(step: Step, root: Path) -> str:
@@ -200,7 +200,9 @@ class Doing:
     def _begin(self, alone: bool) -> None:
         if self.id:
             return
-        disk = self.site.disk
+        disk, top = self.site.disk, self.site.root / FOLDER
+        if os.path.lexists(top) and not _is_folder(top):
+            raise Conflict(f"{top} is no folder", hint="move it away: what a fix replaces is kept there")
         self.id = self.new_id()
         for folder in (self._home.parent, self._home, self._home / KEPT):  # one by one: each is for its owner alone
             disk.mkdir(folder)
@@ -268,7 +270,11 @@ def undo(site: Site, name: str) -> tuple[str, ...]:
         known = ", ".join(fixes(site)) or "none"
         raise NotFound(f"there is no fix {name} to undo", hint=f"those that can be undone: {known}")
     with _telling(site.root):
-        lines = _lines(home)
+        if (home / KEPT).is_symlink():
+            raise Conflict(f"{home / KEPT} is a link", hint="no fix makes one: see who did")
+        lines = noted(home)
+        for path in (path for line in lines for path in _named(site.root, line)):
+            _lies_inside(site.root, path)
         if site.running is not None and any(line["alone"] for line in lines):
             raise Conflict("this fix changed what a running finn uses", hint="stop finn, then undo it")
         if found := list(_objections(site.root, home, lines)):
@@ -284,41 +290,15 @@ def undo(site: Site, name: str) -> tuple[str, ...]:
 
 def fixes(site: Site) -> tuple[str, ...]:
     """The fixes that can be undone, oldest first."""
-    return tuple(name for name in site.disk.names(site.root / FOLDER) if (site.root / FOLDER / name).is_dir())
+    top = site.root / FOLDER
+    names = site.disk.names(top) if _is_folder(top) else []
+    return tuple(name for name in names if ULID.fullmatch(name) and _is_folder(top / name))
 
 
 def cut_off(site: Site) -> tuple[str, ...]:
     """The fixes, and undoings of fixes, that did not come to their end."""
     homes = [(name, site.root / FOLDER / name / STEPS) for name in fixes(site)]
     return tuple(name for name, path in homes if not path.exists() or not read(site.disk, path).endswith(END))
-
-
-def _lines(home: Path) -> list[Json]:
-    """The steps that hold, in their order. A last line that is cut was never taken. Raises Damaged."""
-    try:
-        text = (home / STEPS).read_bytes()
-    except FileNotFoundError:
-        return []
-    found: list[Json] = []
-    for raw in text.split(b"\n")[:-1]:
-        try:
-            line = json.loads(raw)
-            if "back" in line:
-                found = [one for one in found if one["n"] <= line["back"]]
-            elif "do" in line:
-                found.append(_whole(line))
-        except (ValueError, KeyError, TypeError) as error:
-            hint = f"put things back by hand from {home / KEPT}"
-            raise Damaged(f"{home / STEPS} cannot be read: {error}", hint=hint) from error
-    return found
-
-
-def _whole(line: Json) -> Json:
-    """The line, if it has what its step needs, and leads nowhere outside."""
-    for place in [line[key] for key in ("path", "to") if key in line]:
-        if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise ValueError(f"{place} leads outside")
-    return {"alone": False, **line, "was": line.get("was"), "n": int(line["n"]), "do": str(line["do"])}
 
 
 def _objections(root: Path, home: Path, lines: Sequence[Json]) -> Iterator[str]:
@@ -374,6 +354,8 @@ def _take_back(site: Site, home: Path, lines: Sequence[Json]) -> list[str]:
     """The last step first. Each is noted once it is back: what is cut off goes on with that one, not with all."""
     told = []
     for line in reversed(lines):
+        for path in _named(site.root, line):
+            _lies_inside(site.root, path)
         told.append(BACK[line["do"]](site, home, line))
         _note(site.disk, home, {"back": line["n"] - 1})
     return [sentence for sentence in told if sentence]
@@ -391,7 +373,10 @@ def _back_folder(site: Site, home: Path, line: Json) -> str:
 
 
 def _back_mode(site: Site, home: Path, line: Json) -> str:
-    site.disk.chmod(site.root / line["path"], line["was"])
+    path = site.root / line["path"]
+    if path.is_symlink():
+        raise Conflict(f"{path} is a link by now", hint="see who made it, and move it away")
+    site.disk.chmod(path, line["was"])
     return f"{line['path']} has mode {line['was']:04o} again"
 
 
@@ -482,11 +467,26 @@ def _sweep(disk: Disk, home: Path) -> None:
     disk.sync_folder(home.parent if home.parent.exists() else home.parent.parent)
 
 
-def _inside(root: Path, path: Path) -> None:
-    """Raises Invalid for a path outside the data directory, also by a link, and for the memory of the fixes."""
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder itself, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _named(root: Path, line: Json) -> list[Path]:
+    """The places that a line of the notes names."""
+    return [root / line[key] for key in ("path", "to") if key in line]
+
+
+def _lies_inside(root: Path, path: Path) -> None:
+    """Raises Invalid for a path outside the data directory, also by a link."""
     above = path if path == root else path.parent
     if not path.is_relative_to(root) or ".." in path.parts or not above.resolve().is_relative_to(root.resolve()):
         raise Invalid(f"{path} is not inside {root}", hint="mend this one by hand")
+
+
+def _inside(root: Path, path: Path) -> None:
+    """Raises Invalid for a path outside the data directory, also by a link, and for the memory of the fixes."""
+    _lies_inside(root, path)
     if path.is_relative_to(root / FOLDER):
         raise Invalid(f"{path} is what an earlier fix keeps", hint="`finn doctor --undo` puts it back")
 

@@ -9,8 +9,9 @@ from persistence.limits import amount
 from scheduler.check import Check
 from scheduler.finding import Seen
 from scheduler.health import Fact, rule_of
+from scheduler.notes import FOLDER
 from scheduler.site import Site
-from scheduler.undo import FOLDER, fixes
+from scheduler.undo import fixes
 
 FLEETING = ("tmpfs", "ramfs")
 LOCKLESS = (

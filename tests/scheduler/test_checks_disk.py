@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from scheduler.checks import disk
-from scheduler.undo import FOLDER
+from scheduler.notes import FOLDER
 from tests.scheduler.ward import kernel, new_ward
 
 MIB = 1 << 20

@@ -9,8 +9,8 @@ import pytest
 
 from persistence.clock import FakeClock
 from scheduler.checks import runtime
+from scheduler.notes import FOLDER
 from scheduler.site import Running
-from scheduler.undo import FOLDER
 from tests.scheduler.ward import Ward, kernel, new_ward
 
 NOBODY = 2**22 - 1  #: no process has this number for long enough to be met

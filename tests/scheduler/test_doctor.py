@@ -1,10 +1,13 @@
 """The doctor itself: looks, mends, takes back; and is killed at every step of it."""
 
+import json
+import math
 import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,11 +19,13 @@ from persistence.disk import Disk, SystemDisk
 from persistence.errors import Conflict, FinnError, NotFound, StorageError, UsageError
 from persistence.redact import Redactor
 from persistence.replay import Paths
+from persistence.values import Json
 from scheduler.check import Ask, Check, MakeFolder, Move, Remove, SetMode, Step, Write
 from scheduler.doctor import STOP_FIRST, Fixed, chosen, examine, fix
 from scheduler.finding import Seen
+from scheduler.notes import FOLDER
 from scheduler.site import Running, Site
-from scheduler.undo import FOLDER, cut_off, fixes, undo
+from scheduler.undo import cut_off, fixes, undo
 from tests.scheduler.ward import tree
 
 T = TypeVar("T")
@@ -419,6 +424,70 @@ def test_notes_that_lead_outside_are_not_followed(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"quarantine/lost"', '"../outside"'))
     with pytest.raises(FinnError, match="cannot be read"):
         undo(site(root), done.id)
+
+
+OTHER = sha256(b"other").hexdigest()
+MINE = sha256(b"mine").hexdigest()
+FORGED: tuple[Json, ...] = (
+    {"do": "write", "n": 1, "path": "x", "was": None, "now": OTHER, "kept": "../../../outside/precious"},
+    {"do": "write", "n": 1, "path": "x", "was": None, "now": OTHER, "kept": 5},
+    {"do": "write", "n": 1, "path": "link/precious", "was": MINE, "now": OTHER, "kept": None},
+    {"do": "set_mode", "n": 1, "path": "link/precious", "was": 0o777, "now": 0o644},
+    {"do": "set_mode", "n": 1, "path": "straight", "was": 0o777, "now": 0o644},
+    {"do": "set_mode", "n": 1, "path": "old", "was": 1 << 64, "now": 0o644},
+    {"do": "move", "n": 1, "path": "x", "to": "link/precious"},
+    {"do": "move", "n": 1, "path": "link/x", "to": "old"},
+    {"do": "move", "n": 1, "path": "x"},
+    {"do": "move", "n": 1, "path": "a\0", "to": "old"},
+    {"do": "move", "n": math.inf, "path": "x", "to": "old"},
+    {"do": "change", "n": 1, "edits": [["a", "b"]]},
+    {"do": "anything", "n": 1},
+    ["do"],
+)
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=range(len(FORGED)))
+def test_notes_that_somebody_forged_are_refused_and_nothing_is_touched(tmp_path: Path, forged: Json) -> None:
+    root, outside = build(tmp_path / "data"), tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("mine")
+    (root / "link").unlink()
+    (root / "link").symlink_to(outside)
+    (root / "straight").symlink_to(outside / "precious")
+    done = mended(
+        site(root), check("dirs.one", lambda place: ILL if (place.root / "junk").exists() else WELL, STEPS[6])
+    )
+    (root / FOLDER / done.id / "steps.jsonl").write_text(f"{json.dumps(forged)}\n")
+    before = tree(tmp_path)
+    with pytest.raises(FinnError):
+        undo(site(root), done.id)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("which", ["", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "01ARZ3NDEKTSV4RRFFQ69G5FAV/kept"])
+def test_an_undo_sweeps_nothing_behind_a_link(tmp_path: Path, which: str) -> None:
+    root, outside = build(tmp_path / "data"), tmp_path / "outside"
+    home = outside / "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    (home / "kept").mkdir(parents=True)
+    for place in (outside, home, home / "kept"):
+        (place / "precious").write_text("mine")
+    link = root / FOLDER / which
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(outside / which)
+    before = tree(outside)
+    with pytest.raises(FinnError):
+        undo(site(root), "01ARZ3NDEKTSV4RRFFQ69G5FAV")
+    assert tree(outside) == before
+
+
+def test_a_fix_keeps_nothing_behind_a_link(tmp_path: Path) -> None:
+    root, outside = build(tmp_path / "data"), tmp_path / "outside"
+    outside.mkdir()
+    (root / FOLDER).symlink_to(outside)
+    before = tree(tmp_path)
+    (finding,) = mended(site(root), ALL).findings
+    assert "is no folder" in str(finding.data["tried"])
+    assert tree(tmp_path) == before
 
 
 # ---------------------------------------------------------------- killed
