@@ -37,7 +37,7 @@ def room_facts(rooms: Rooms) -> Iterator[Fact]:
     yield Fact("epoch", journal.epoch)
     yield Fact("recovery:source", journal.source, output=journal.loss)
     yield Fact("identity:checksum", identity.checksum, output=identity.problem)
-    trouble = rooms.model.trouble if about.ready else about.note
+    trouble = journal.redact(rooms.model.trouble) if about.ready else about.note  # a provider may repeat the key
     yield Fact("model:state", f"{about.provider}:{about.name}", output=trouble)
     yield Fact("sandbox:rung", rung.name, output=rung.reason if rooms.sandbox.refused else "")
     yield Fact("turn:active", rooms.turns.active)

@@ -37,6 +37,7 @@ pytestmark = pytest.mark.slow
 
 DISK_MIB, LITTLE_MIB, NONE_MIB = 1024, 192, 32  #: of a disk of its own: as it is, with little left, with nearly none
 LARGE = 2_000_000
+KEY = "sk-canary-of-the-chaos-0123456789"
 WELL: list[Step] = [{"text": "well"}]
 WRITE = [{"tool": "write", "args": {"path": "note", "content": "x"}}]  # after it the files are looked at
 
@@ -65,7 +66,7 @@ class Model:
         return {
             "FINN_MODEL": "openai:test",
             "FINN_MODEL_BASE_URL": self._server.url("openai"),
-            "OPENAI_API_KEY": "sk-test",
+            "OPENAI_API_KEY": KEY,
         }
 
     def close(self) -> None:
@@ -238,8 +239,10 @@ def mend_identity(world: World) -> None:
 
 
 def refuse_key(world: World) -> None:
-    world.model.says([{"status": 401, "message": "wrong key", "code": "invalid_api_key"}])
+    world.model.says([{"status": 401, "message": f"wrong key {KEY}", "code": "invalid_api_key"}])
     world.turn()
+    assert "the provider does not accept the key" in world.check("model:state")["output"]
+    assert KEY not in str(world.health().json)
 
 
 def overload(world: World) -> None:
