@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from persistence.errors import FinnError, UsageError
 from persistence.values import Json
 from scheduler.check import Ask, Change, Check, Step
-from scheduler.finding import Finding, Seen
+from scheduler.finding import Finding, Seen, told
 from scheduler.site import Site
 from scheduler.undo import Doing, barred, said
 
@@ -82,8 +82,8 @@ def fix(checks: Sequence[Check], site: Site, new_id: Callable[[], str], far_s: f
                 mended.add(check.id)
         doing.end()
         findings = {finding.id: finding for finding in examine(checks, site.renew(), far_s)}
-    told = (_told(findings[check.id], check.id in mended, tried.get(check.id, ""), site) for check in checks)
-    return Fixed(tuple(told), tuple(doing.applied), doing.id)
+    after = (_after(findings[check.id], check.id in mended, tried.get(check.id, ""), site) for check in checks)
+    return Fixed(tuple(after), tuple(told(doing.applied, site.redactor.text)), doing.id)
 
 
 def _mend(check: Check, doing: Doing) -> str:
@@ -107,11 +107,11 @@ def _mend(check: Check, doing: Doing) -> str:
     return why
 
 
-def _told(finding: Finding, mended: bool, tried: str, site: Site) -> Finding:
+def _after(finding: Finding, mended: bool, tried: str, site: Site) -> Finding:
     """A finding after the fix."""
     if tried and finding.severity != "pass":
-        tried = site.redactor.text(tried)
-        return replace(finding, fixability="notfixable", data={**finding.data, "tried": tried})
+        data = {**finding.data, "tried": told(tried, site.redactor.text)}
+        return replace(finding, fixability="notfixable", data=data)
     if mended and finding.severity == "pass":
         return replace(finding, fixability="fixed")
     return finding
@@ -131,10 +131,10 @@ def _finding(check: Check, site: Site) -> Finding:
         check.id,
         seen.severity,
         check.title,
-        site.redactor.text(seen.detail),
-        site.redactor.text(seen.remediation),
+        told(seen.detail, site.redactor.text),
+        told(seen.remediation, site.redactor.text),
         "autofixable" if fixability else "notfixable",
-        {**seen.data, **more},
+        told({**seen.data, **more}, site.redactor.text),
     )
 
 
@@ -147,7 +147,7 @@ def _mendable(check: Check, site: Site, seen: Seen) -> tuple[bool, Mapping[str, 
         return False, {}
     if blocked := _blocked(check, site, steps):
         return False, {"blocked": blocked}
-    return True, {"plan": [site.redactor.text(said(step, site.root)) for step in steps]}
+    return True, {"plan": [said(step, site.root) for step in steps]}
 
 
 def _blocked(check: Check, site: Site, steps: Iterable[Step]) -> str:

@@ -3,7 +3,7 @@
 pass < info < warn < fail          overall is the highest, and info counts as pass
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,6 +13,7 @@ Severity = Literal["pass", "info", "warn", "fail"]
 Fixability = Literal["notfixable", "autofixable", "fixed"]
 ORDER: tuple[Severity, ...] = ("pass", "info", "warn", "fail")
 SOUND: tuple[Severity, ...] = ("pass", "info")  #: nothing is to be done
+TEXT_CHARS = 4000  #: of one text; names of files and labels may be of any length
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +54,19 @@ def overall(findings: Iterable[Finding]) -> Severity:
     found: set[Severity] = {finding.severity for finding in findings}
     worst = max(found, key=ORDER.index, default=ORDER[0])
     return "pass" if worst == "info" else worst
+
+
+def told(value: Json, redact: Callable[[str], str]) -> Json:
+    """What was found, as it may be told: without secrets, in characters that every wire takes, and no text endless.
+
+    Names come from whoever made the files. One that is no UTF-8 is told with escapes.
+    """
+    match value:
+        case str():
+            plain = redact(value.encode(errors="backslashreplace").decode())
+            return plain if len(plain) <= TEXT_CHARS else f"{plain[:TEXT_CHARS]}…"
+        case list() | tuple():
+            return [told(one, redact) for one in value]
+        case dict():
+            return {key: told(one, redact) for key, one in value.items()}
+    return value

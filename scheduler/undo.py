@@ -32,6 +32,7 @@ from persistence.disk import Disk, read, refused, replace, write_all
 from persistence.errors import Conflict, Invalid, NotFound
 from persistence.values import Json
 from scheduler.check import Ask, Change, MakeFolder, Move, Remove, SetMode, Step, Write
+from scheduler.finding import told
 from scheduler.notes import FOLDER, KEPT, STEPS, noted
 from scheduler.site import Site
 
@@ -278,14 +279,15 @@ def undo(site: Site, name: str) -> tuple[str, ...]:
         if site.running is not None and any(line["alone"] for line in lines):
             raise Conflict("this fix changed what a running finn uses", hint="stop finn, then undo it")
         if found := list(_objections(site.root, home, lines)):
-            raise Conflict("; ".join(found), hint=f"nothing was touched; what the fix replaced is in {home / KEPT}")
+            what = told("; ".join(found), site.redactor.text)
+            raise Conflict(what, hint=f"nothing was touched; what the fix replaced is in {home / KEPT}")
         _cut_tail(site.disk, home / STEPS)
-        told = _take_back(site, home, lines)
+        done = _take_back(site, home, lines)
         if (home / STEPS).exists():
             site.disk.rename(home / STEPS, home / DONE)
             site.disk.sync_folder(home)
         _sweep(site.disk, home)
-    return tuple(told)
+    return tuple(told(done, site.redactor.text))
 
 
 def fixes(site: Site) -> tuple[str, ...]:
@@ -352,13 +354,13 @@ def _digest(path: Path) -> str:
 
 def _take_back(site: Site, home: Path, lines: Sequence[Json]) -> list[str]:
     """The last step first. Each is noted once it is back: what is cut off goes on with that one, not with all."""
-    told = []
+    done = []
     for line in reversed(lines):
         for path in _named(site.root, line):
             _lies_inside(site.root, path)
-        told.append(BACK[line["do"]](site, home, line))
+        done.append(BACK[line["do"]](site, home, line))
         _note(site.disk, home, {"back": line["n"] - 1})
-    return [sentence for sentence in told if sentence]
+    return [sentence for sentence in done if sentence]
 
 
 def _back_folder(site: Site, home: Path, line: Json) -> str:

@@ -205,11 +205,30 @@ def test_findings_keep_the_order_of_the_checks(tmp_path: Path) -> None:
 
 def test_no_secret_gets_into_a_finding(tmp_path: Path) -> None:
     place = site(tmp_path, redactor=Redactor({"THE_KEY": "correct-horse-battery"}))
-    told = (
-        check("wal.told", lambda _: Seen("warn", "it says correct-horse-battery", "take correct-horse-battery out")),
-        check("wal.plan", lambda _: ILL, lambda root: MakeFolder(root / "correct-horse-battery")),
+    key = "correct-horse-battery"
+    figures = {"found": [f"wal/{key}"], "by": {"name": key}}
+    checks = (
+        check("wal.told", lambda _: Seen("warn", f"it says {key}", f"take {key} out", figures)),
+        check(
+            "wal.plan", lambda site: WELL if (site.root / key).exists() else ILL, lambda root: MakeFolder(root / key)
+        ),
+        check("wal.tried", lambda _: Seen("warn", key), lambda root: MakeFolder(root / key / "deeper")),
     )
-    assert "correct-horse" not in repr(examine(told, place))
+    assert key not in repr(examine(checks, place))
+    done = mended(place, *checks)
+    assert done.applied
+    assert key not in repr(done)
+    assert key not in repr(undo(place, done.id))
+
+
+def test_what_is_told_of_names_can_be_sent_however_long_they_are_and_whatever_they_hold(tmp_path: Path) -> None:
+    odd = [os.fsdecode(b"bad\xff"), "\ud800", "a" * 1_000_000]
+    finding = examine(
+        (check("wal.odd", lambda _: Seen("warn", f"{odd}{odd[0]}", odd[1], {"found": odd})),), site(tmp_path)
+    )[0]
+    told = json.dumps([finding.detail, finding.remediation, finding.data], ensure_ascii=False).encode()
+    assert b"bad\\\\udcff" in told
+    assert len(told) < 20_000
 
 
 def test_a_look_says_what_a_fix_would_do_and_does_nothing(tmp_path: Path) -> None:
