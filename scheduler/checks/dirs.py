@@ -13,6 +13,7 @@ from persistence.limits import amount
 from persistence.standby import MARK
 from persistence.swap import RESTORED, RESTORING
 from scheduler.aside import aside
+from scheduler.below import files
 from scheduler.check import Check, MakeFolder, Remove, SetMode, Step
 from scheduler.finding import Seen
 from scheduler.naming import some
@@ -188,7 +189,7 @@ def _see_files(site: Site) -> Seen:
 def _see_quarantine(site: Site) -> Seen:
     folder = site.paths.quarantine
     things = [name for name in _names(folder) if not name.endswith(".json") and not name.startswith(TEMPORARY)]
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    size = sum(status.st_size for _, status in files(folder))
     hint = f"{folder}/NAME.json says of each why it is there; remove both once you need neither"
     return some(things, "info", "nothing is in quarantine", f"{amount(size)} that could not be used are kept", hint)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from persistence.limits import amount
+from scheduler.below import files
 from scheduler.check import Check
 from scheduler.finding import Seen
 from scheduler.health import Fact, rule_of
@@ -116,7 +117,7 @@ def _free(site: Site) -> int:
 def _see_undo(site: Site) -> Seen:
     folder = site.root / FOLDER
     kept = fixes(site)
-    size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    size = sum(status.st_size for _, status in files(folder))
     data = {"fixes": len(kept), "bytes": size}
     if size <= UNDO_BYTES and len(kept) <= UNDO_FIXES:
         return Seen("pass", f"{len(kept)} fixes can be undone ({amount(size)})", data=data)

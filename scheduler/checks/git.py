@@ -142,7 +142,7 @@ def _see_config(site: Site) -> Seen:
     path = _folder(site) / "config"
     if not path.is_file() or path.read_bytes() == own_config():
         return Seen("pass", "the folder's configuration is finn's own" if path.is_file() else "none yet")
-    named_keys = re.findall(r"^\s*\[\s*([A-Za-z0-9.-]+)", path.read_text(errors="replace"), re.MULTILINE)
+    named_keys = re.findall(r"^[ \t]*\[[ \t]*([A-Za-z0-9.-]+)", path.read_text(errors="replace"), re.MULTILINE)
     what = f"git/config was changed by somebody else: it has the sections {named(dict.fromkeys(named_keys))}"
     hint = (
         "finn doctor --fix writes finn's own again; settings of git have no place there, addresses with keys even less"
@@ -313,7 +313,7 @@ def _see_address(site: Site) -> Seen:
 
 def _see_workspace(site: Site) -> Seen:
     hooks = site.root / "workspace" / ".git" / "hooks"
-    if not hooks.is_dir() or hooks.parent.is_symlink():
+    if not hooks.is_dir() or hooks.parent.is_symlink() or hooks.is_symlink():
         return Seen("pass", "the workspace has no git hooks")
     found = [
         name for name in site.disk.names(hooks) if not name.endswith(".sample") and os.access(hooks / name, os.X_OK)

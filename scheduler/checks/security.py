@@ -11,13 +11,14 @@ import os
 import re
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from persistence.limits import IGNORED
 from persistence.redact import MIN_SECRET
+from scheduler.below import content, files
 from scheduler.check import Check, Remove, SetMode, Step
 from scheduler.finding import Seen, Severity
 from scheduler.naming import named, some
@@ -28,7 +29,7 @@ LINK_S = 600.0  #: how long a login link is good
 LINKS_MOST = 10  #: that have ended and are still there before it is odd
 SEARCH_S = 0.4  #: for the log, and again for the files
 FILE_BYTES = 8 << 20  #: a larger file beside the log is not searched
-FILES_MOST = 20_000  #: of the workspace that are looked at
+WAL_BYTES = 1 << 30  #: and a segment larger than this, which finn never writes, neither
 PR_GET_DUMPABLE = 3  #: of linux/prctl.h
 WIDE = {4: 8, 6: 16}  #: a trusted network with a shorter prefix than this is half the world
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "[::1]", "")
@@ -195,14 +196,16 @@ def _see_files(site: Site) -> Seen:
 def _searched(site: Site, folders: Sequence[Path], severity: Severity, what: str, hint: str) -> Seen:
     found: defaultdict[str, set[str]] = defaultdict(set)
     end, size, searched, left = site.clock.monotonic() + SEARCH_S, 0, 0, 0
-    for path in _youngest(folders):
+    for path, most in _youngest(folders):
         if site.clock.monotonic() >= end:
             left += 1
             continue
         try:
-            data = path.read_bytes()
+            data = content(path, most)
         except OSError:
             continue  # gone meanwhile, or not ours to read: then it is not ours to lose either
+        if data is None:
+            continue
         size, searched = size + len(data), searched + 1
         for name in _secrets(site, data):
             found[name].add(str(path.relative_to(site.root)))
@@ -226,30 +229,15 @@ def _secrets(site: Site, data: bytes) -> set[str]:
     return {name.decode() for name in set(after) if after.count(name) > before.count(name)}
 
 
-def _youngest(folders: Iterable[Path]) -> list[Path]:
-    """The plain files below the folders, the one that was written last first."""
+def _youngest(folders: Iterable[Path]) -> list[tuple[Path, int]]:
+    """The plain files below the folders, the one that was written last first, with the bytes that they may have."""
     found = []
     for folder in folders:
-        for path in _files(folder):
-            status = path.lstat()
-            if (
-                stat.S_ISREG(status.st_mode)
-                and status.st_size >= MIN_SECRET
-                and (status.st_size <= FILE_BYTES or folder.name == "wal")
-            ):
-                found.append((status.st_mtime_ns, path))
-    return [path for _, path in sorted(found, reverse=True)]
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """What lies below a folder, links not followed, folders of caches and dependencies left out."""
-    count = 0
-    for at, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name not in IGNORED]
-        for name in names:
-            yield Path(at, name)
-            if (count := count + 1) >= FILES_MOST:
-                return
+        most = WAL_BYTES if folder.name == "wal" else FILE_BYTES
+        for path, status in files(folder, IGNORED):
+            if stat.S_ISREG(status.st_mode) and MIN_SECRET <= status.st_size <= most:
+                found.append((status.st_mtime_ns, path, most))
+    return [(path, most) for _, path, most in sorted(found, reverse=True)]
 
 
 # ---------------------------------------------------------------- who comes in
@@ -347,8 +335,7 @@ def _is_dumpable(process: Path) -> bool | None:
 def _special(site: Site) -> tuple[list[Path], list[Path]]:
     """Files below the workspace that run with somebody's rights, and those with a second name."""
     rights, names = [], []
-    for path in _files(site.root / "workspace"):
-        status = path.lstat()
+    for path, status in files(site.root / "workspace", IGNORED):
         if stat.S_ISREG(status.st_mode):
             rights += [path] if status.st_mode & (stat.S_ISUID | stat.S_ISGID) else []
             names += [path] if status.st_nlink > 1 else []
@@ -386,6 +373,7 @@ CHECKS: tuple[Check, ...] = (
     Check("security.origins", "only own origins and hosts are allowed", _see_origins),
     Check("security.proxies", "few are trusted to say who is asking", _see_proxies),
     Check("security.dumpable", "other processes cannot read finn's memory", _see_dumpable),
-    Check("security.workspace_rights", "no file of the workspace lends rights", _see_rights, _mend_rights),
+    # alone: the agent's commands could put another file in the place of one whose mode is about to change
+    Check("security.workspace_rights", "no file of the workspace lends rights", _see_rights, _mend_rights, alone=True),
     Check("security.workspace_links", "no file of the workspace has a second name", _see_names),
 )

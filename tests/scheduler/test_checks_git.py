@@ -200,6 +200,19 @@ def test_git_workspace_hooks(ward: Ward) -> None:
     assert ward.broken("git.workspace_hooks", severity="info").data["found"] == ["pre-commit"]
 
 
+def test_a_link_in_the_place_of_hooks_tells_nothing_of_where_it_leads(ward: Ward) -> None:
+    (ward.root / "workspace" / ".git").mkdir()
+    (ward.root / "workspace" / ".git" / "hooks").symlink_to("/usr/bin")
+    assert ward.examine()["git.workspace_hooks"].severity == "pass"
+
+
+def test_a_configuration_of_empty_lines_takes_no_time(ward: Ward) -> None:
+    config = ward.root / "git" / "config"
+    config.parent.mkdir(exist_ok=True)
+    config.write_text("\n" * 1_000_000 + "[ evil ]\n")
+    assert ward.examine()["git.config"].data["sections"] == ["evil"]
+
+
 def test_without_a_network_nothing_is_asked(ward: Ward, tmp_path: Path) -> None:
     with GitServer(tmp_path) as server:
         ward.changed |= {"remote": Remote(server.url("state.git")), "network": False}

@@ -220,6 +220,17 @@ def test_security_workspace_rights(ward: Ward) -> None:
     assert tool.stat().st_mode & 0o7777 == 0o755
 
 
+def test_no_mode_in_the_workspace_changes_while_commands_of_the_agent_may_run(ward: Ward) -> None:
+    """They could put a link in the place of a folder between the look and the change: auth/, and token its file."""
+    tool = ward.root / "workspace" / "tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o4755)
+    ward.changed["running"] = Running(os.getpid(), "http://127.0.0.1:1", 1, answers=True)
+    (finding,) = ward.fix("security.workspace_rights").findings
+    assert "stop finn first" in finding.data["blocked"]
+    assert tool.stat().st_mode & 0o7777 == 0o4755
+
+
 def test_security_workspace_links(ward: Ward) -> None:
     first = ward.root / "workspace" / "a"
     first.write_text("one")
