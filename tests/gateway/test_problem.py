@@ -52,7 +52,8 @@ def test_come_back_later_always_says_when() -> None:
 
 
 def test_every_error_that_a_request_may_meet_has_a_meaning_in_http() -> None:
-    elsewhere = {"usage", "locked", "bind", "damaged", "path"}  # these end a start, or are told to a tool's caller
+    # These end a start, or are told to a tool's caller, by a command or in a finding.
+    elsewhere = {"usage", "locked", "bind", "damaged", "path", "unreachable"}
     assert {each.code for each in tree(FinnError) if each is not Refused} - elsewhere - {"internal"} <= set(CODES)
 
 
