@@ -30,6 +30,12 @@ class Seen:
         """Whether nothing is to be done."""
         return self.severity in SOUND
 
+    @property
+    def count(self) -> int:
+        """How many things are not well, as the figures say it; 0 where they do not."""
+        count = self.data.get("count")
+        return count if isinstance(count, int) else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -192,7 +192,7 @@ def _judge_bodies(site: Site, kind: Kind, what: str, again: Callable[[Site, str]
     told = (
         f"{len(kind.missing)} of {kind.named} {what} are missing, {len(kind.damaged)} damaged; {made} can be made again"
     )
-    data: dict[str, Json] = {"missing": list(kind.missing), "damaged": list(kind.damaged)}
+    data: dict[str, Json] = {"count": len(bad), "missing": list(kind.missing), "damaged": list(kind.damaged)}
     if not kind.damaged and copy and not made:
         return Seen("info", f"{told}; finn fetches them from {copy} when they are read", "nothing", data)
     hint = f"start finn: it fetches them from {copy}" if copy else "put them back from a copy of this directory"

@@ -73,7 +73,7 @@ def _see_chain(site: Site) -> Seen:
     bad, log = _unreadable(site), site.log
     if not bad:
         return Seen("pass", f"{log.order.records} records, {log.bytes} bytes: every checksum and the chain", "")
-    data = {**_figures(site), "first_bad_seq": bad[0].first, "damage": [str(one) for one in bad]}
+    data = {**_figures(site), "count": len(bad), "first_bad_seq": bad[0].first, "damage": [str(one) for one in bad]}
     return Seen("fail", f"records {_where(bad)} cannot be read; {VERIFY}", START, data)
 
 
@@ -102,7 +102,7 @@ def _see_frames(site: Site) -> Seen:
         return Seen("pass", f"around all {site.log.order.records} records")
     what = f"{len(bad)} lines are damaged around what they say, and everything in them can be read: {bad[0]}"
     hint = "nothing is lost by it; look at the disk's health"
-    return Seen("warn", what, hint, {"damage": [str(one) for one in bad]})
+    return Seen("warn", what, hint, {"count": len(bad), "damage": [str(one) for one in bad]})
 
 
 def _mend_frames(site: Site) -> Sequence[Step]:
