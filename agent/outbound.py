@@ -169,8 +169,11 @@ class Outbound:
                 connection.settimeout(self._left(end))
                 connection.sendall(request)
                 return self._read(_Wire(connection, lambda: self._left(end), self._limits.bytes), method)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except OSError as error:
             raise OutboundFailed(f"{place.origin} gives no answer: {str(error) or type(error).__name__}") from None
+        except (http.client.HTTPException, ValueError) as error:
+            # What it said instead is not repeated: it may be of any length, and what opens the place may be in it.
+            raise OutboundFailed(f"{place.origin} gives no answer that is HTTP: {type(error).__name__}") from None
 
     def _checked(self, place: Place) -> Sequence[str]:
         """Every address of the host, each of them public. Raises OutboundRefused, OSError, UnicodeError."""

@@ -1,7 +1,8 @@
 """The doctor in a finn that runs: looks and fixes in a thread, one at a time.
 
-Who asks for a look while somebody has the same one made gets that one's answer. Importing this loads every check, which
-no start needs: routes/doctor.py does it when it is first asked.
+Who asks for a look while somebody has the same one made gets that one's answer. Of different ones only a few wait, so
+that nobody who may look keeps away who may mend. Importing this loads every check, which no start needs:
+routes/doctor.py does it when it is first asked.
 """
 
 import asyncio
@@ -20,6 +21,8 @@ from scheduler.report import as_json
 from scheduler.site import Site
 from scheduler.undo import undo
 
+LOOKS = 4  #: different ones, that are made or wait
+
 T = TypeVar("T")
 See = Callable[[asyncio.AbstractEventLoop, By], Site]  #: this finn's site: what it asks of the loop, in whose name
 
@@ -35,9 +38,11 @@ class Rounds:
         self._looks: dict[tuple[Check, ...], asyncio.Task[Json]] = {}
 
     async def look(self, only: Collection[str]) -> Json:
-        """The report on these categories, or on everything."""
+        """The report on these categories, or on everything. Raises Refused `busy`."""
         checks = _chosen(only)
         if checks not in self._looks:
+            if len(self._looks) >= LOOKS:
+                raise Refused("busy", "the doctor is asked for too many different looks at once", hint="ask for all")
             self._looks[checks] = asyncio.create_task(self._look(checks))
         return await asyncio.shield(self._looks[checks])
 

@@ -269,7 +269,7 @@ def undo(site: Site, name: str) -> tuple[str, ...]:
     home = site.root / FOLDER / name
     if name not in fixes(site):
         known = ", ".join(fixes(site)) or "none"
-        raise NotFound(f"there is no fix {name} to undo", hint=f"those that can be undone: {known}")
+        raise NotFound(f"there is no fix {name[:64]} to undo", hint=f"those that can be undone: {known}")
     with _telling(site.root):
         if (home / KEPT).is_symlink():
             raise Conflict(f"{home / KEPT} is a link", hint="no fix makes one: see who did")

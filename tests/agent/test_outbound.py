@@ -395,6 +395,26 @@ def test_an_answer_without_end_or_form_is_a_failure_and_nothing_more(answering: 
         assert isinstance(refused(open_to(limits=Limits(bytes=100_000)), server.url), OutboundFailed)
 
 
+def echoed(request: Request) -> Iterable[bytes]:
+    return [b"220 " + request.target.encode() + b"x" * 50_000 + b"\r\n"]
+
+
+def echoed_version(request: Request) -> Iterable[bytes]:
+    return [b"HTTP/9 " + request.target.encode() + b"\r\n\r\n"]
+
+
+def echoed_status(request: Request) -> Iterable[bytes]:
+    return [b"HTTP/1.1 9x9 " + request.target.encode() + b"\r\n\r\n"]
+
+
+@pytest.mark.parametrize("answering", [echoed, echoed_version, echoed_status])
+def test_what_a_server_says_instead_of_http_is_not_repeated(answering: Callable[..., Iterable[bytes]]) -> None:
+    with Canary(answering) as server:
+        error = refused(open_to(), f"{server.url}/secret-path")
+    assert "secret-path" not in str(error)
+    assert len(str(error)) < 200
+
+
 def test_an_answer_up_to_the_limit_is_taken_whole_and_one_byte_more_is_not() -> None:
     body = b"x" * 1000
     whole = len(b"".join(answer(body=body)))
