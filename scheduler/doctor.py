@@ -3,8 +3,10 @@
     examine      every check looks ─▶ findings                                   reads only
     fix          unsound and mendable ─▶ steps, each noted before it is taken ─▶ the check looks again
                    sound by now       ─▶ pass, fixed
+                   fewer than before  ─▶ what was done stays, and the finding tells the rest
                    not                ─▶ what was done is taken back, and the finding says so
-                 once more, until a round changes nothing: what is mended may bring to light what it hid
+                 once more, until a round changes nothing: what is mended may bring to light what it hid, or give
+                 what another cure was lacking
 
 What a check raises is a finding of itself. Checks that ask a network look beside the others and have FAR_S together.
 `scheduler/undo.py` takes a fix back.
@@ -70,21 +72,17 @@ def fix(checks: Sequence[Check], site: Site, new_id: Callable[[], str], far_s: f
     """Mends what can be mended. Raises FinnError where not even its notes can be written; nothing is changed then."""
     doing = Doing(site, new_id)
     findings = {finding.id: finding for finding in examine(checks, site, far_s)}
-    mended: set[str] = set()
     tried: dict[str, str] = {}
     for _ in range(ROUNDS):
-        due = [one for one in checks if findings[one.id].fixability == "autofixable" and one.id not in tried]
+        due, mark = [one for one in checks if findings[one.id].fixability == "autofixable"], len(doing.applied)
         if not due:
             break
-        for check in due:
-            why = _mend(check, doing)
-            if why:
-                tried[check.id] = why
-            else:
-                mended.add(check.id)
+        tried |= {check.id: _mend(check, doing) for check in due}
         doing.end()
         findings = {finding.id: finding for finding in examine(checks, site.renew(), far_s)}
-    after = (_after(findings[check.id], check.id in mended, tried.get(check.id, ""), site) for check in checks)
+        if len(doing.applied) == mark:
+            break
+    after = (_after(findings[check.id], tried.get(check.id), site) for check in checks)
     return Fixed(tuple(after), tuple(told(doing.applied, site.redactor.text)), doing.id)
 
 
@@ -93,29 +91,33 @@ def _mend(check: Check, doing: Doing) -> str:
     mark = len(doing.applied)
     site = doing.site.renew()
     try:
-        if check.look(site).sound or check.mend is None:
+        seen = check.look(site)
+        if seen.sound or check.mend is None:
             return ""
         for step in check.mend(site):
             doing.take(step, alone=check.alone)
         after = check.look(doing.site.renew())
-        why = "" if after.sound else f"this did not help and was taken back: {after.detail}"
+        if after.sound:
+            return ""
+        if after.count < seen.count:
+            return f"{seen.count - after.count} of {seen.count} were mended: {after.detail}"
+        why = f"this did not help and was taken back: {after.detail}"
     except Exception as error:  # noqa: BLE001 - whatever it is, the finding tells it
         why = f"this could not be done: {_reason(error)}"
-    if why:
-        try:
-            doing.back(mark)
-        except FinnError as error:
-            return f"{why}; and it could not be taken back: {error}; `finn doctor --undo {doing.id}` does it"
+    try:
+        doing.back(mark)
+    except FinnError as error:
+        return f"{why}; and it could not be taken back: {error}; `finn doctor --undo {doing.id}` does it"
     return why
 
 
-def _after(finding: Finding, mended: bool, tried: str, site: Site) -> Finding:
-    """A finding after the fix."""
-    if tried and finding.severity != "pass":
+def _after(finding: Finding, tried: str | None, site: Site) -> Finding:
+    """A finding after the fix. `tried` is why it was not mended, empty where it was, None where nothing was done."""
+    if finding.severity == "pass":
+        return finding if tried is None else replace(finding, fixability="fixed")
+    if tried:
         data = {**finding.data, "tried": told(tried, site.redactor.text)}
         return replace(finding, fixability="notfixable", data=data)
-    if mended and finding.severity == "pass":
-        return replace(finding, fixability="fixed")
     return finding
 
 

@@ -323,6 +323,51 @@ def test_what_a_fix_brings_to_light_is_mended_in_the_same_one(tmp_path: Path) ->
     assert mended(site(tmp_path), *checks).applied == ()
 
 
+def test_a_cure_that_failed_for_want_of_another_is_tried_again_in_the_same_fix(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    (root / "place").write_text("in the way")
+    checks = (
+        check("dirs.file", there("place/file"), lambda root: Write(root / "place" / "file", b"")),
+        check("dirs.way", clear("place"), lambda root: Remove(root / "place")),
+    )
+    assert [one.fixability for one in mended(site(root), *checks).findings] == ["fixed", "fixed"]
+    assert mended(site(root), *checks).applied == ()
+
+
+def there(name: str) -> Callable[[Site], Seen]:
+    return lambda site: WELL if (site.root / name).exists() else ILL
+
+
+def clear(name: str) -> Callable[[Site], Seen]:
+    return lambda site: ILL if (site.root / name).is_file() else WELL
+
+
+def test_what_is_fewer_by_a_fix_stays_so_and_the_finding_tells_the_rest(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    for name in ("one", "two", "three"):
+        (root / name).write_text("wrong")
+
+    def look(site: Site) -> Seen:
+        left = [path.name for path in sorted(site.root.iterdir()) if path.is_file()]
+        return Seen("warn", f"{len(left)} left", "see", {"count": len(left)}) if left else WELL
+
+    def mend(site: Site) -> list[Step]:
+        return [Remove(site.root / "two")] if (site.root / "two").exists() else []
+
+    partly = Check("dirs.partly", "in part", look, mend)
+    before = tree(root)
+    done = mended(site(root), partly)
+    (finding,) = done.findings
+    assert (finding.severity, finding.fixability) == ("warn", "notfixable")
+    assert finding.data["tried"] == "1 of 3 were mended: 2 left"
+    assert not (root / "two").exists()
+    assert mended(site(root), partly).applied == ()
+    undo(site(root), done.id)
+    assert tree(root) == before
+
+
 @pytest.mark.parametrize("path", ["../elsewhere", "door/file", f"{FOLDER}/note"])
 def test_no_step_leads_out_of_the_data_directory(tmp_path: Path, path: str) -> None:
     root, outside = tmp_path / "data", tmp_path / "outside"
