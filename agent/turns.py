@@ -13,7 +13,7 @@ interrupted at the next start; what was waiting then runs, in order. Nothing is 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.context import Entry, entry_of, load
@@ -79,24 +79,14 @@ class Outcome:
     reply: str
 
 
-Admit = Callable[[], Awaitable[None]]  #: awaited before a prompt is recorded; raises Fenced where another acts by now
-
-
-async def _nobody_to_ask() -> None:
-    """Where there is no store, nobody can have taken over."""
-
-
 class Turns:
     """Takes what is said and runs it. `serve` must be running."""
 
-    def __init__(
-        self, journal: Journal, agent: Agent, identity: IdentityFiles, ids: Ids, *, admit: Admit = _nobody_to_ask
-    ) -> None:
+    def __init__(self, journal: Journal, agent: Agent, identity: IdentityFiles, ids: Ids) -> None:
         self._journal = journal
         self._agent = agent
         self._identity = identity
         self._ids = ids
-        self._admit = admit
         self._running: dict[str, RunningTurn] = {}
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._arriving: dict[tuple[str, str], asyncio.Future[Record]] = {}
@@ -178,7 +168,7 @@ class Turns:
         return arriving.result()
 
     async def _record(self, event: Event, session: str, by: By) -> Record:
-        await self._admit()
+        await self._journal.admit()
         return await self._journal.commit(event, stream=session, by=by)
 
     async def _arrival(self, arriving: asyncio.Future[Record]) -> None:

@@ -7,9 +7,7 @@
 Nothing is written, and nothing but the running finn is asked.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import TimeoutError as TooLate
+from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,11 +15,11 @@ from urllib.parse import urlsplit
 from gateway.bead_mending import Mend, alone
 from gateway.client import running as alive
 from gateway.places import Hook
-from gateway.settings import NOTHING_SAID, SETTINGS, Settings, read_env_file, read_leniently, token_bits
+from gateway.settings import NOTHING_SAID, SETTINGS, Settings, read_leniently, token_bits
 from gateway.sources import chosen_of, remote_of, store_of
 from persistence.clock import Clock, SystemClock
 from persistence.disk import Disk, SystemDisk
-from persistence.errors import Busy, UsageError
+from persistence.errors import UsageError
 from persistence.redact import Redactor
 from persistence.replay import Paths
 from persistence.values import Json
@@ -37,28 +35,6 @@ def site_of(environ: Mapping[str, str] | None = None, flags: Mapping[str, str | 
     running = running_on(settings.data_dir)
     change = alone(settings) if running is None else None
     return plain_site(settings, wrong, running, again=lambda: site_of(environ, flags), change=change)
-
-
-def inside(
-    settings: Settings,
-    running: Running,
-    *,
-    again: Callable[[], Site],
-    clock: Clock,
-    facts: Mapping[str, Json],
-    acts: Mapping[str, Callable[[], None]],
-    change: Mend | None,
-) -> Site:
-    """The place of a finn that runs, seen from within it. Of `.env` it tells what would keep the next start.
-
-    Its environment is no longer asked: the secrets were taken out of it.
-    """
-    wrong: tuple[UsageError, ...] = ()
-    try:
-        read_env_file(settings.data_dir / ".env")
-    except UsageError as error:
-        wrong = (error,)
-    return plain_site(settings, wrong, running, again=again, clock=clock, facts=facts, acts=acts, change=change)
 
 
 def plain_site(
@@ -115,23 +91,6 @@ def _plain(value: object) -> Json:
         case tuple():
             return [_plain(one) for one in value]
     return str(value)
-
-
-def acting(act: Callable[[], Awaitable[object]], loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
-    """For the doctor's thread: has the loop do it, and waits until it is done. Raises FinnError."""
-
-    async def do() -> None:
-        await act()
-
-    def wait() -> None:
-        doing = asyncio.run_coroutine_threadsafe(do(), loop)
-        try:
-            doing.result(ACT_S)
-        except TooLate:
-            doing.cancel()
-            raise Busy("finn did not come to an end with it in time", hint="look again in a minute") from None
-
-    return wait
 
 
 # ---------------------------------------------------------------- the token

@@ -9,7 +9,7 @@ Being records, tokens go with the log to the copies, and are good on the next ma
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -79,12 +79,6 @@ TOKENS = Fold(
     "tokens", 1, Keyring, Keyring(), keep, False, (TokenCreated, TokenRevoked), lifts={0: lambda _: {"tokens": {}}}
 )
 
-Admit = Callable[[], Awaitable[None]]
-
-
-async def _nobody_to_ask() -> None:
-    """There is no store, so nobody can have taken over."""
-
 
 class Made(NamedTuple):
     """A new token, and its text, which nobody can tell again."""
@@ -96,15 +90,11 @@ class Made(NamedTuple):
 class Tokens:
     """The tokens of a journal. Used on its event loop."""
 
-    def __init__(
-        self, journal: Journal, clock: Clock, ids: Ids, entropy: Entropy, admit: Admit = _nobody_to_ask
-    ) -> None:
-        """`admit` is awaited before every record: it raises Fenced where another writer has taken over."""
+    def __init__(self, journal: Journal, clock: Clock, ids: Ids, entropy: Entropy) -> None:
         self._journal = journal
         self._clock = clock
         self._ids = ids
         self._entropy = entropy
-        self._admit = admit
         self._leaving: set[str] = set()  # revoked here, though perhaps not yet confirmed: they open nothing meanwhile
 
     def all(self) -> tuple[Token, ...]:
@@ -134,7 +124,7 @@ class Tokens:
         text = f"{PREFIX}{base64.urlsafe_b64encode(self._entropy(SECRET_BYTES)).decode().rstrip('=')}"
         expires = None if expires_s is None else int((self._clock.now() + expires_s) * 1000)
         event = TokenCreated(id=self._ids.new(), name=name, scope=scope, sha256=hash_of(text), expires=expires)
-        await self._admit()
+        await self._journal.admit()
         await self._journal.commit(event, by=by)
         return Made(self._ring.tokens[event.id], Secret(text))
 
@@ -149,7 +139,7 @@ class Tokens:
         if token.revoked is not None:
             return
         self._leaving.add(name)
-        await self._admit()
+        await self._journal.admit()
         await self._journal.commit(TokenRevoked(id=name), by=by)
 
     @property

@@ -12,7 +12,7 @@ two who change the same bead one is first, and the other decides on what that on
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -72,21 +72,14 @@ def _is_whole(line: str) -> bool:
 BEADS = Fold("beads", 1, Board, Board(), keep, False, (BeadsChanged,), lifts={0: lambda _: {"beads": {}}})
 
 Decide = Callable[[Board], Iterable[Bead]]
-Admit = Callable[[], Awaitable[None]]
-
-
-async def _nobody_to_ask() -> None:
-    """There is no store, so nobody can have taken over."""
 
 
 class Beads:
     """The beads of a journal. Used on its event loop."""
 
-    def __init__(self, journal: Journal, clock: Clock, admit: Admit = _nobody_to_ask) -> None:
-        """`admit` is awaited before every record: it raises Fenced where another writer has taken over."""
+    def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
-        self._admit = admit
         self._one = asyncio.Lock()
         self._changing: set[asyncio.Task[list[Bead]]] = set()
 
@@ -159,7 +152,7 @@ class Beads:
             changed = [_change(board.beads.get(bead.id), bead) for bead in decided if board.beads.get(bead.id) != bead]
             others = None if others == board.others else others
             if changed or others is not None:
-                await self._admit()
+                await self._journal.admit()
             for batch in _batches(changed, others is not None):
                 await self._journal.commit(BeadsChanged(op=op, beads=batch, others=others), by=by)
                 others = None

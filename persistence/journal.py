@@ -174,6 +174,10 @@ class Journal:
 
     # ------------------------------------------------------------ commit
 
+    async def admit(self) -> None:
+        """Before what must not be recorded in vain. Raises Fenced where another writer has taken over by now."""
+        await self._means.admit()
+
     async def commit(self, event: Event, *, stream: str | None = None, by: By = SYSTEM) -> Record:
         """Makes an event durable, then part of the state, then visible. Returns its record.
 

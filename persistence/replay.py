@@ -5,7 +5,7 @@
 The same steps whatever happened before: a clean stop, a kill, a power cut. Nothing is written but what repair mends.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -36,6 +36,11 @@ from persistence.streams import STREAMS
 from persistence.wal import Head
 
 Fetch = Callable[[Kind, str], bytes]  #: what it is, its hash ─▶ its bytes
+Admit = Callable[[], Awaitable[None]]
+
+
+async def _nobody_to_ask() -> None:
+    """There is no store, so nobody can have taken over."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ class Means:
 
     `fetch` gives the bytes of a chunk or blob that is missing here, from a copy elsewhere; it is called in threads and
     raises NotFound or StoreError. With a store the log is pruned only below what the store is said to have.
-    `observe` is told what is appended.
+    `observe` is told what is appended. `admit` asks whether this writer still is the one; it raises Fenced.
     """
 
     disk: Disk
@@ -86,6 +91,7 @@ class Means:
     fetch: Fetch | None = None
     replicated: bool = False
     observe: Observe = unobserved
+    admit: Admit = _nobody_to_ask
 
     def fetching(self, kind: Kind) -> Callable[[str], bytes] | None:
         """`fetch` for one kind of bytes."""

@@ -12,18 +12,16 @@ from gateway.copies import Copies, storage
 from gateway.doors import GuardFor
 from gateway.rooms import Open
 from persistence.beads import BEADS, Board
-from persistence.files import FILES, Files, Inventory, Kept
+from persistence.files import FILES, Inventory, Kept
 
 BEAD_FILE = "state/.beads/issues.jsonl"
 
 
-def storage_routes(
-    rooms: Open, roots: Callable[[], Sequence[Files]], copies: Callable[[], Copies], guard: GuardFor
-) -> Sequence[BaseRoute]:
-    """/api/storage. `roots` are the files of grimoires and workspace, `copies` is answered from memory."""
+def storage_routes(rooms: Open, copies: Callable[[], Copies], guard: GuardFor) -> Sequence[BaseRoute]:
+    """/api/storage. `copies` is answered from memory."""
 
     async def show(_: Request) -> Response:
-        inventory, now, files = rooms().journal.whole(FILES), copies(), roots()
+        inventory, now, files = rooms().journal.whole(FILES), copies(), rooms().files
         board = rooms().journal.whole(BEADS)
 
         def made() -> Response:

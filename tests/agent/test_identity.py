@@ -7,7 +7,7 @@ import pytest
 
 from agent.identity import IDENTITY_BYTES, NOTES_CHARS, IdentityFiles
 from agent.tools import TOOLS
-from gateway.app import template
+from gateway.template import template
 
 
 @pytest.fixture

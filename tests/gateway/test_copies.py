@@ -160,9 +160,9 @@ async def test_the_route_tells_it(tmp_path: Path) -> None:
     async with house(tmp_path / "data") as here:
         here.write("workspace/a", b"a")
         await here.look()
-        rooms = cast(Rooms, SimpleNamespace(journal=here.journal))
+        rooms = cast(Rooms, SimpleNamespace(journal=here.journal, files=here.files))
         copies = Copies(here.journal.seq, 1, (local_tier(here.journal, NOW, "/data"),))
-        routes = storage_routes(lambda: rooms, lambda: here.files, lambda: copies, lambda _: ())
+        routes = storage_routes(lambda: rooms, lambda: copies, lambda _: ())
         async with serving(tmp_path, routes=routes) as site:
             answer = await site.ask("GET /api/storage")
             assert answer.status == 200

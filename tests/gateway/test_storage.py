@@ -43,8 +43,8 @@ class Living:
 
     @property
     def storage(self) -> storage.Storage:
-        assert self.finn._storage is not None
-        return self.finn._storage
+        assert self.finn._own.storage is not None
+        return self.finn._own.storage
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(PATIENCE_S):
@@ -73,7 +73,7 @@ class Living:
         await self.until(lambda: self.storage.tiers(0)[0].state == "saved")
 
     def facts(self) -> dict[str, Fact]:
-        return {fact.name: fact for source in self.finn._sources() for fact in source()}
+        return {fact.name: fact for source in self.finn.sources() for fact in source()}
 
 
 @asynccontextmanager
@@ -94,7 +94,7 @@ async def test_every_task_can_be_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await it.serving()
         await it.say(await it.session(), "help")
         await it.saved()
-        scheduler = it.finn._tasks()
+        scheduler = it.finn.scheduler()
         for run in scheduler.runs:
             await scheduler.attempt(run.task)
         names = ("replicate", "orphans", "snapshot", "health", "stale_beads", "drill", "prune")

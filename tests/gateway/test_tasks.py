@@ -29,7 +29,7 @@ async def look() -> None:
 
 async def run(it: Living, name: str) -> str:
     """Runs a task by hand; what it raised."""
-    return (await it.finn._tasks().run_now(name)).last_error
+    return (await it.finn.scheduler().run_now(name)).last_error
 
 
 # ---------------------------------------------------------------- which there are
@@ -46,7 +46,7 @@ async def test_with_every_copy_there_is_every_task(tmp_path: Path, monkeypatch: 
     remote = bare(tmp_path / "remote.git")
     async with living(tmp_path / "a", MemoryStore(), monkeypatch, FINN_GIT_REMOTE=str(remote)) as it:
         await it.serving()
-        assert [each.task.name for each in it.finn._tasks().runs] == [make.__name__ for make in TASKS]
+        assert [each.task.name for each in it.finn.scheduler().runs] == [make.__name__ for make in TASKS]
 
 
 async def test_a_task_is_a_fact_of_health(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ async def test_a_task_is_a_fact_of_health(tmp_path: Path, monkeypatch: pytest.Mo
         await it.serving()
         facts = it.facts()
         assert {name: facts[name].value for name in facts if name.startswith("task:")} == dict.fromkeys(
-            (f"task:{each.task.name}" for each in it.finn._tasks().runs), "closed"
+            (f"task:{each.task.name}" for each in it.finn.scheduler().runs), "closed"
         )
 
 
@@ -101,7 +101,7 @@ def bare(path: Path) -> Path:
 
 
 def leftovers(it: Living) -> list[Path]:
-    return sorted((it.finn._settings.data_dir / "cache").glob("**/*"))
+    return sorted((it.finn._own.settings.data_dir / "cache").glob("**/*"))
 
 
 async def lived(it: Living) -> None:
@@ -194,7 +194,7 @@ async def test_a_task_that_hangs_in_a_thread_is_cut_and_the_next_attempt_adds_no
     monkeypatch.setattr(drilling.Drill, "run", hangs)
     async with living(tmp_path, MemoryStore(), monkeypatch) as it:
         await it.serving()
-        scheduler = it.finn._tasks()
+        scheduler = it.finn.scheduler()
         (drill,) = (each for each in scheduler.runs if each.task.name == "drill")
         scheduler._runs["drill"] = replace(drill, task=replace(drill.task, timeout_s=0.05))
         told = [await run(it, "drill") for _ in range(3)]

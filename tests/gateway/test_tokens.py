@@ -1,8 +1,8 @@
 """Scoped tokens: made once, kept as a hash, taken back for good, felt at once."""
 
 import asyncio
-import random
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from gateway.routes.tokens import view
 from gateway.settings import TOKEN_BITS, token_bits
-from gateway.tokens import LONGEST_S, TOKENS, Keyring, Tokens, hash_of, is_token, keep, lasting
-from persistence.clock import FakeClock, Ids, system_entropy
+from gateway.tokens import LONGEST_S, TOKENS, Keyring, hash_of, is_token, keep, lasting
+from persistence.clock import FakeClock
 from persistence.errors import Fenced, FinnError, Invalid, NotFound
 from persistence.events import OWNER, By, Event, Record, TokenCreated, TokenRevoked
 from persistence.fold import Folded
@@ -166,8 +166,8 @@ async def test_another_writer_keeps_tokens_from_being_made_here(tmp_path: Path, 
     async def fenced() -> None:
         raise Fenced("another instance of this agent has taken over", hint="ask that one")
 
-    async with opened(tmp_path, TOKENS, with_means=means(clock=clock)) as journal:
-        tokens = Tokens(journal, clock, Ids(clock, random.Random(7).randbytes), system_entropy, fenced)
+    async with opened(tmp_path, TOKENS, with_means=replace(means(clock=clock), admit=fenced)) as journal:
+        tokens = tokens_of(journal, clock)
         with pytest.raises(FinnError, match="taken over"):
             await tokens.create("read", "", None, OWNER)
     assert told(tmp_path) == []
