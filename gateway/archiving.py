@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable
 from threading import RLock
 
-from gateway.copies import Tier
+from gateway.copies import Tier, Trouble
 from gateway.settings import Settings
 from gateway.sources import archive_of, remote_of
 from gateway.threads import Thread
@@ -39,8 +39,7 @@ class Archiving:
         self._thread = Thread("finn-archive")
         self._alone = RLock()  # one thread at a time; a commit may itself need a body that only the archive has
         self._at: float | None = None
-        self._error = ""
-        self._since: float | None = None
+        self._trouble = Trouble()
         self._behind_since = clock.monotonic()
 
     async def keep(self, journal: Journal, manifest: int, push_s: float | None = REMOTE_S) -> str | None:
@@ -62,10 +61,10 @@ class Archiving:
         except Fenced:
             raise
         except (FinnError, OSError) as error:
-            self._fail(str(error))
+            self._heard(str(error))
             raise
         self._behind_since = self._clock.monotonic()
-        self._fail("; ".join(said))
+        self._heard("; ".join(said))
         return commit
 
     def body(self, sha: str) -> bytes:
@@ -88,23 +87,22 @@ class Archiving:
         with self._alone:
             return self.archive.push(limit_s)
 
-    def _fail(self, error: str) -> None:
+    def _heard(self, error: str) -> None:
         if error:
             log.warning("%s", error)
-        self._since = (self._since or self._clock.now()) if error else None
-        self._error = error
+        self._trouble = self._trouble.heard(error, self._clock.now())
 
     def tier(self, seq: int) -> Tier:
         """Git as this process knows it, when the log ends with `seq`."""
         lag = max(0, seq - self.seq)
         waited = self._clock.monotonic() - self._behind_since if lag else 0.0
-        return Tier("git", self.seq or None, lag, waited, self._at, None, self._error, self._since, self._place)
+        return Tier("git", self.seq or None, lag, waited, self._at, None, self._trouble, self._place)
 
     def facts(self, seq: int) -> Iterable[Fact]:
         """The same for health."""
         yield Fact("git:lagSeconds", round(self.tier(seq).lag_s, 3), "s", of=self._every_s)
-        if self._error:
-            yield Fact("git:lastError", self._error, output=self._error)
+        if error := self._trouble.error:
+            yield Fact("git:lastError", error, output=error)
 
     def end(self) -> None:
         """Lets go, waiting for nothing."""

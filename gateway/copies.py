@@ -25,12 +25,23 @@ State = Literal["saved", "behind", "failing", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a copy takes nothing now, and since when, in seconds since 1970. Empty where nothing is in the way."""
+
+    error: str = ""
+    since: float | None = None
+
+    def heard(self, error: str, now: float) -> "Trouble":
+        """After another attempt: it goes on, perhaps in other words, or is over."""
+        return Trouble(error, self.since or now) if error else Trouble()
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """One place where the log is kept.
 
-    `last_seq` None: it has not answered yet. `at` is when it last confirmed, `since` when `error` began, both seconds
-    since 1970. `lag_s` is for how long the oldest record that it lacks has waited. `place` is shown to people: it holds
-    no credential.
+    `last_seq` None: it has not answered yet. `at` is when it last confirmed, in seconds since 1970. `lag_s` is for how
+    long the oldest record that it lacks has waited. `place` is shown to people: it holds no credential.
     """
 
     name: Name
@@ -39,14 +50,13 @@ class Tier:
     lag_s: float = 0.0
     at: float | None = None
     bytes: int | None = None
-    error: str = ""
-    since: float | None = None
+    trouble: Trouble = Trouble()
     place: str = ""
 
     @property
     def state(self) -> State:
         """In a word. A tier that failed and lacks nothing fails all the same: it could not take what comes next."""
-        if self.error:
+        if self.trouble.error:
             return "failing"
         if self.last_seq is None:
             return "unknown"
@@ -64,7 +74,7 @@ class Copies:
 
 def local_tier(journal: Journal, now: float, place: str) -> Tier:
     """The disk of this machine, which has whatever was acknowledged."""
-    return Tier("local", journal.seq, at=now, bytes=journal.size, error=journal.error or "", place=place)
+    return Tier("local", journal.seq, at=now, bytes=journal.size, trouble=Trouble(journal.error or ""), place=place)
 
 
 # ---------------------------------------------------------------- /api/storage
@@ -90,8 +100,8 @@ def _tier(tier: Tier) -> Json:
         "bytes": tier.bytes,
         "lag_seq": tier.lag_seq,
         "lag_s": round(tier.lag_s, 3),
-        "error": tier.error or None,
-        "since": None if tier.since is None else iso(tier.since),
+        "error": tier.trouble.error or None,
+        "since": None if tier.trouble.since is None else iso(tier.trouble.since),
         "place": tier.place,
     }
 

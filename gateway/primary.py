@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
-from gateway.copies import Tier
+from gateway.copies import Tier, Trouble
 from gateway.ground import Ground, Writer
 from gateway.replication import Replication, pause_s
 from gateway.threads import Thread
@@ -98,7 +98,7 @@ class Primary:
         self._copying, self._filling = Thread("finn-replica"), Thread("finn-fill")
         self._mentions: Mentions = {}
         self._collected: int | None = None  # the last log object when garbage was searched for
-        self._error, self._since = recovered.degraded, writer.clock.now() if recovered.degraded else None
+        self._trouble = Trouble().heard(recovered.degraded, writer.clock.now())
 
     async def serve(self) -> None:
         """Claims the log if that is still to be done, and replicates it until it is cancelled. Raises Fenced."""
@@ -112,7 +112,7 @@ class Primary:
     async def _begin_again(self, lost: BaseException) -> None:
         """The store has not what it had confirmed: nothing here leans on that from now on, and it is claimed anew."""
         log.error("%s", lost)
-        self._error, self._since = str(lost), self._writer.clock.now()
+        self._trouble = Trouble(str(lost), self._writer.clock.now())
         self.claimed = self.replica = self.replication = None
         with suppress(FinnError, OSError):  # which is about what could go now, and nothing is to go
             await self.journal.prune(0)
@@ -142,7 +142,7 @@ class Primary:
                 self.journal.fence(fenced.message)
                 raise
             except (FinnError, OSError) as error:
-                self._error, self._since = str(error), self._since or self._writer.clock.now()
+                self._trouble = self._trouble.heard(str(error), self._writer.clock.now())
                 failures += 1
                 elsewhere = isinstance(error, OtherHistory)
                 await self._writer.clock.sleep(ELSEWHERE_S if elsewhere else pause_s(failures, self._writer.entropy))
@@ -217,7 +217,7 @@ class Primary:
     async def catch_up(self) -> None:
         """Everything that is durable now is in the store after this. Raises StoreError."""
         if self.replication is None:
-            raise StoreError(self._error or f"{self._store.url} has not answered yet")
+            raise StoreError(self._trouble.error or f"{self._store.url} has not answered yet")
         await self.replication.catch_up()
 
     async def bring_orphans(self) -> None:
@@ -319,7 +319,7 @@ class Primary:
         replication = self.replication
         while replication is not None and replication.lag_seq:
             await replication.attempt()
-            if replication.error:
+            if replication.trouble.error:
                 await self._writer.clock.sleep(AGAIN_S)
 
     async def release(self) -> None:
@@ -340,7 +340,7 @@ class Primary:
         """The store as this primary knows it."""
         replication, place = self.replication, self._store.url
         if replication is None or self.replica is None:
-            return Tier("store", None, error=self._error, since=self._since, place=place)
+            return Tier("store", None, trouble=self._trouble, place=place)
         return Tier(
             "store",
             replication.confirmed,
@@ -348,8 +348,7 @@ class Primary:
             replication.lag_s,
             replication.confirmed_at,
             _size(self.replica),
-            replication.error,
-            replication.since,
+            replication.trouble,
             place,
         )
 

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from gateway.copies import Trouble
 from gateway.threads import Thread
 from persistence.breaker import Breaker
 from persistence.clock import Clock, Entropy
@@ -85,8 +86,7 @@ class Replication:
         entropy: Entropy,
         upkeep: Callable[[], Awaitable[None]],
     ) -> None:
-        self.error = ""  #: why the last attempt failed; empty after one that worked
-        self.since: float | None = None  #: when that began, in seconds since 1970
+        self.trouble = Trouble()  #: why the last attempt failed
         self.breaker = BROKEN
         self.confirmed_at: float | None = None  #: when something was last confirmed, in seconds since 1970
         self._journal = journal
@@ -130,13 +130,13 @@ class Replication:
         while True:
             await self._due()
             await self.attempt()
-            if self.error:
+            if self.trouble.error:
                 await self._first_of(
                     self._asked.wait(), self._clock.sleep(pause_s(self.breaker.failures, self._entropy))
                 )
 
     async def attempt(self) -> None:
-        """One flush or look, and what is due after it; `error` says whether it worked. Raises Fenced, StoreLost."""
+        """One flush or look, and what is due after it; `trouble` says whether it worked. Raises Fenced, StoreLost."""
         began, asked = self._moment(), self._asked.is_set()
         self._asked.clear()
         try:
@@ -159,12 +159,12 @@ class Replication:
     async def catch_up(self) -> None:
         """Returns once what is durable now is in the store. Raises StoreError where the next attempt fails."""
         target = self._journal.durable
-        while self.confirmed < target or self.error:
+        while self.confirmed < target or self.trouble.error:
             turned = self._turned
             self.hurry()
             await turned.wait()
-            if self.error:
-                raise StoreError(self.error)
+            if self.trouble.error:
+                raise StoreError(self.trouble.error)
 
     def hurry(self) -> None:
         """The next attempt is made now, whatever it waits for."""
@@ -231,11 +231,11 @@ class Replication:
 
     def _succeed(self, began: tuple[float, float]) -> None:
         self._answered = began
-        self.error, self.since = "", None
+        self.trouble = Trouble()
         self.breaker = self.breaker.success()
 
     def _fail(self, error: FinnError | OSError) -> None:
-        self.error, self.since = str(error), self.since or self._clock.now()
+        self.trouble = self.trouble.heard(str(error), self._clock.now())
         self.breaker = self.breaker.failure(self._clock.monotonic())
 
     def _moment(self) -> tuple[float, float]:

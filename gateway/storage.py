@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.archiving import Archiving
-from gateway.copies import Tier
+from gateway.copies import Tier, Trouble
 from gateway.ground import Ground, Writer, find
 from gateway.metered import Metered
 from gateway.primary import Primary
@@ -80,8 +80,7 @@ class Storage:
         self._journal: Journal | None = None
         self._primary: Primary | None = None
         self._fenced = False
-        self._error = ""  # why the store cannot be used, while nothing is recovered or this process stands by
-        self._since: float | None = None
+        self._trouble = Trouble()  # why the store cannot be used, while nothing is recovered or this process stands by
 
     # ------------------------------------------------------------ before a life
 
@@ -95,7 +94,7 @@ class Storage:
             archive=self.archiving.archive if self.archiving is not None else None,
             claim_with=claim_with if ground and ground.conditional else None,
             patience_s=PATIENCE_S,
-            silence="" if ground or self.store is None else self._error,
+            silence="" if ground or self.store is None else self._trouble.error,
         )
         recovered = await thread.run(cascade.recover, writer.paths, folds, means, sources)
         if ground is not None:
@@ -117,12 +116,12 @@ class Storage:
                 self._note(f"{self.store.url} has not said within {PATIENCE_S:g} s what it holds")
             except (FinnError, OSError) as error:
                 self._note(str(error))
-        if self._ground is None and self._error:
-            log.warning("the store does not say what it holds: %s", self._error)
+        if self._ground is None and self._trouble.error:
+            log.warning("the store does not say what it holds: %s", self._trouble.error)
         return self._ground
 
     def _note(self, error: str) -> None:
-        self._error, self._since = error, (self._since or self._clock.now()) if error else None
+        self._trouble = self._trouble.heard(error, self._clock.now())
 
     def _find(self) -> Ground:
         """Waits for the store; what it said once is so for this process."""
@@ -204,7 +203,7 @@ class Storage:
         from gateway.drilling import Drill  # few lives are that long
 
         if self.store is not None and self._ground is None:
-            raise StoreUnreachable(self._error or f"{self.store.url} has not answered yet")
+            raise StoreUnreachable(self._trouble.error or f"{self.store.url} has not answered yet")
         store = self._ground.own if self._ground is not None else None
         archive = self._clone if self.archiving is not None else None
         await self._drilling.run(Drill(store, archive, self._writer.paths, folds, means).run)
@@ -301,7 +300,7 @@ class Storage:
     def _tier(self) -> Tier:
         if self._primary is not None:
             return self._primary.tier()
-        return Tier("store", None, error=self._error, since=self._since, place=self._store().url)
+        return Tier("store", None, trouble=self._trouble, place=self._store().url)
 
     def facts(self) -> Iterable[Fact]:
         """The same for health."""
@@ -315,10 +314,10 @@ class Storage:
         if tier.last_seq is not None:
             yield Fact("store:lagSeq", tier.lag_seq)
             yield Fact("store:lagSeconds", round(tier.lag_s, 3), "s")
-        if tier.error:
+        if error := tier.trouble.error:
             now = self._clock.now()
-            yield Fact("store:lastError", tier.error, output=tier.error)
-            yield Fact("store:failingSeconds", round(now - (tier.since or now), 3), "s")
+            yield Fact("store:lastError", error, output=error)
+            yield Fact("store:failingSeconds", round(now - (tier.trouble.since or now), 3), "s")
         if self._ground is not None and not self._ground.conditional:
             yield Fact("store:unfenced", True, output=UNFENCED)
         if self._primary is not None and self._primary.missing:

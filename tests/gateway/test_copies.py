@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.copies import Copies, Tier, files_fact, local_tier, storage
+from gateway.copies import Copies, Tier, Trouble, files_fact, local_tier, storage
 from gateway.rooms import Rooms
 from gateway.routes.storage import storage_routes
 from persistence.beads import BEADS
@@ -66,8 +66,8 @@ async def house(root: Path) -> AsyncIterator[House]:
         (Tier("store", 7), "saved"),
         (Tier("store", 7, lag_seq=1), "behind"),
         (Tier("store", None), "unknown"),
-        (Tier("store", None, error="it does not answer"), "failing"),
-        (Tier("store", 7, error="it does not answer"), "failing"),
+        (Tier("store", None, trouble=Trouble("it does not answer")), "failing"),
+        (Tier("store", 7, trouble=Trouble("it does not answer")), "failing"),
     ],
 )
 def test_the_state_of_a_tier_follows_from_its_facts(tier: Tier, state: str) -> None:

@@ -177,10 +177,10 @@ async def test_after_an_error_it_is_tried_again_less_and_less_often() -> None:
             house.clock.advance(pauses[-1])
         assert pauses == sorted(pauses)
         assert pauses[-1] <= RETRY_MOST_S
-        assert (house.it.error, house.it.breaker.state(house.clock.monotonic())) == (str(DOWN), "open")
+        assert (house.it.trouble.error, house.it.breaker.state(house.clock.monotonic())) == (str(DOWN), "open")
         house.replica.answers = lambda: None
         house.clock.advance(RETRY_MOST_S)
-        await house.until(lambda: not house.it.error)
+        await house.until(lambda: not house.it.trouble.error)
         assert (house.log.confirmed, house.it.breaker.failures) == (1, 0)
 
 
@@ -190,9 +190,9 @@ async def test_an_error_of_the_disk_is_one_that_may_pass() -> None:
         house.replica.answers = lambda: errors.pop(0) if errors else None
         house.log.write()
         for _ in range(2):
-            await house.until(lambda: house.it.error)
+            await house.until(lambda: house.it.trouble.error)
             house.it.hurry()
-            await house.until(lambda: not house.it.error or len(house.replica.asked) >= 2)
+            await house.until(lambda: not house.it.trouble.error or len(house.replica.asked) >= 2)
         await house.until(lambda: house.log.confirmed == 1)
 
 
