@@ -4,20 +4,19 @@
                                 │                             └ lives.py, life.py, opening.py          └ drain.py
                                 └ presence.py says what clients are told meanwhile
 
-Only here is named what there is: FOLDS and the routes. The port answers before the log is open, and what is heavy (the
+Only here is named which routes there are. The port answers before the log is open, and what is heavy (the
 model's SDK) is loaded after it.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from agent.model import Model
-from agent.session import SESSIONS
 from gateway.auth import Auth
 from gateway.chat import chat_endpoint
 from gateway.copies import Copies, local_tier
@@ -25,6 +24,7 @@ from gateway.doors import NO_SOCKET, guards, layers
 from gateway.drain import drain
 from gateway.equipment import equip
 from gateway.facts import own_facts
+from gateway.folds import FOLDS
 from gateway.life import Life
 from gateway.lives import Lives
 from gateway.metrics import Reading, readings
@@ -43,22 +43,13 @@ from gateway.routes.storage import storage_routes
 from gateway.routes.tasks import task_routes
 from gateway.routes.tokens import token_routes
 from gateway.settings import Settings
-from gateway.tokens import TOKENS
-from persistence.beads import BEADS
-from persistence.breaker import BREAKERS
 from persistence.clock import Clock, Entropy
 from persistence.events import By
-from persistence.files import FILES
-from persistence.fold import Fold
-from persistence.orphans import ORPHANS
-from scheduler.alerts import ALERTS
 from scheduler.health import Fact, Source, judge
 from scheduler.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from scheduler.site import Site
-
-FOLDS: tuple[Fold[Any], ...] = (SESSIONS, FILES, ORPHANS, BEADS, BREAKERS, TOKENS, ALERTS)
 
 
 class Finn:

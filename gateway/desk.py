@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from gateway.client import Client, Unreachable, running
+from gateway.folds import FOLDS
 from gateway.settings import Settings
 from persistence.amends import Edit
 from persistence.bead import Bead
@@ -179,8 +180,6 @@ def require_own_log(settings: Settings) -> None:
 
 async def open_log(settings: Settings, ids: Ids) -> Journal:
     """The log of a data directory on which nothing runs, under its lock. Raises Locked, StorageError."""
-    from gateway.app import FOLDS  # the composition root knows what there is
-
     clock = SystemClock()
     return await Journal.open(settings.data_dir, FOLDS, Means(SystemDisk(), clock, ids, Redactor(_secrets(settings))))
 

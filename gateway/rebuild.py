@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from gateway.folds import FOLDS
 from gateway.settings import Settings
 from gateway.sources import archive_of, remote_of, store_of
 from persistence import restoration, swap
@@ -24,7 +25,6 @@ from persistence.drill import fetching
 from persistence.errors import ArchiveError, Conflict, Damaged, FinnError, NotFound, StoreError, UsageError
 from persistence.events import Json
 from persistence.files import Files, Root
-from persistence.fold import Fold
 from persistence.git import Remote
 from persistence.journal import Journal
 from persistence.limits import Limits
@@ -87,7 +87,7 @@ class _Rebuilding:
 
     async def rebuild(self, source: Source, at: int | None) -> Rebuilt:
         took = await asyncio.to_thread(self._locked, source, at)
-        journal = await Journal.open(self._paths.root, _folds(), self._fetching())
+        journal = await Journal.open(self._paths.root, FOLDS, self._fetching())
         try:
             await self._fill(journal)
             await self._write_files(journal)
@@ -200,12 +200,6 @@ def _fetched(journal: Journal, kind: str, sha: str) -> str:
     except (NotFound, Damaged) as error:
         return error.message
     return ""
-
-
-def _folds() -> tuple[Fold[Any], ...]:
-    from gateway.app import FOLDS  # the composition root knows what there is, and asks for nothing of this
-
-    return FOLDS
 
 
 def _refuse_unless_empty(to: Path) -> None:

@@ -32,7 +32,6 @@ from persistence.redact import Redactor
 from scheduler.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from agent.models import Chosen
     from gateway.app import Finn
 
 RUN = "run.json"
@@ -98,11 +97,12 @@ class _Process:
 
     def build(self) -> Starlette:
         """Imports finn and makes it. Raises FinnError; where the settings are at fault, no file was touched."""
-        from agent import models  # these two are half of a start, and come after the port is open
+        from agent import models  # these are half of a start, and come after the port is open
         from gateway.app import Finn
+        from gateway.chosen import chosen_of
 
         settings = self._settings
-        model = models.choose(_chosen(settings), self.clock)
+        model = models.choose(chosen_of(settings), self.clock)
         try:
             settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
@@ -149,15 +149,3 @@ def hide_memory() -> None:
 def run_path(data_dir: Path) -> Path:
     """Where the running gateway says who and where it is."""
     return data_dir / RUN
-
-
-def _chosen(settings: Settings) -> "Chosen":
-    from agent.models import Chosen
-
-    anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    return Chosen(
-        model=settings.model,
-        base_url=settings.model_base_url,
-        anthropic_key=anthropic.reveal() if anthropic else None,
-        openai_key=openai.reveal() if openai else None,
-    )

@@ -13,10 +13,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from gateway.bead_mending import Mend, alone
+from gateway.chosen import chosen_of
 from gateway.client import running as alive
+from gateway.folds import FOLDS
 from gateway.places import Hook
 from gateway.settings import NOTHING_SAID, SETTINGS, Settings, read_leniently, token_bits
-from gateway.sources import chosen_of, remote_of, store_of
+from gateway.sources import remote_of, store_of
 from persistence.clock import Clock, SystemClock
 from persistence.disk import Disk, SystemDisk
 from persistence.errors import UsageError
@@ -50,8 +52,6 @@ def plain_site(
     change: Mend | None = None,
 ) -> Site:
     """The place that settings mean, whoever looks at it."""
-    from gateway.app import FOLDS  # the composition root knows what there is
-
     return Site(
         paths=Paths(settings.data_dir),
         disk=disk or SystemDisk(),

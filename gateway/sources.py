@@ -1,10 +1,7 @@
-"""The copies and the model that the settings name, ready to be asked; nothing is asked, nor loaded, before.
+"""The copies that the settings name, ready to be asked; nothing is asked, nor loaded, before.
 
 FINN_STORE_URL, AWS_* ─▶ store_of        FINN_GIT_REMOTE, FINN_GIT_BRANCH ─▶ archive_of
-FINN_MODEL, …_API_KEY ─▶ chosen_of
 """
-
-from typing import TYPE_CHECKING
 
 from gateway.settings import Settings
 from persistence import git
@@ -14,9 +11,6 @@ from persistence.disk import Disk
 from persistence.replay import Paths
 from persistence.store import Access, Below, Store
 from persistence.stores import open_store
-
-if TYPE_CHECKING:
-    from agent.models import Chosen
 
 
 def store_of(settings: Settings) -> Store | None:
@@ -43,16 +37,3 @@ def remote_of(settings: Settings) -> git.Remote | None:
 def archive_of(settings: Settings, disk: Disk, paths: Paths, ids: Ids, remote: git.Remote | None) -> Archive:
     """The archive of a data directory. Raises UsageError for a branch or remote that cannot be used."""
     return Archive(disk, paths, ids, branch_name=settings.archive_branch, remote=remote)
-
-
-def chosen_of(settings: Settings) -> "Chosen":
-    """The model that is meant, and what opens it."""
-    from agent.models import Chosen  # imported on use: a start comes here after its port is open
-
-    anthropic, openai = settings.anthropic_api_key, settings.openai_api_key
-    return Chosen(
-        model=settings.model,
-        base_url=settings.model_base_url,
-        anthropic_key=anthropic.reveal() if anthropic else None,
-        openai_key=openai.reveal() if openai else None,
-    )

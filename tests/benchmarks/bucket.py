@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.cascade import beginning
 from persistence.claim import claim
 from persistence.clock import SystemClock, system_entropy

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.mirror import encode
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from gateway.site import site_of
 from persistence.journal import Journal
 from scheduler.conversations import MIRRORS

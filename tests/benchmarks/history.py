@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.disk import SystemDisk
 from persistence.events import (

@@ -21,7 +21,7 @@ from itertools import cycle
 from pathlib import Path
 from queue import SimpleQueue
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.codec import rest
 from persistence.disk import SystemDisk

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.disk import SystemDisk
 from persistence.journal import Journal
 from persistence.recovery import verify

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.clock import SystemClock
 from persistence.disk import SystemDisk
 from persistence.events import SYSTEM, FileChanged

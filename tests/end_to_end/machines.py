@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence import snapshot
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.disk import SystemDisk

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.app import FOLDS
 from gateway.cli import main
+from gateway.folds import FOLDS
 from persistence.archive import Archive
 from persistence.clock import FakeClock, Ids
 from persistence.disk import SystemDisk

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.bead import Bead
 from persistence.bead_file import BeadFile
 from persistence.beads import Beads

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.archive import Archive
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.disk import SystemDisk

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from gateway.tokens import TOKENS
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.disk import SystemDisk

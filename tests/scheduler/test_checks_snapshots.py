@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.journal import Journal
 from persistence.snapshot import Snapshot
 from scheduler.checks import snapshots

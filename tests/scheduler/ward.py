@@ -24,9 +24,9 @@ from typing import Any
 from agent import models
 from gateway.app import Finn
 from gateway.auth import Auth
+from gateway.chosen import chosen_of
 from gateway.settings import read
 from gateway.site import site_of
-from gateway.sources import chosen_of
 from persistence.clock import Ids, SystemClock, system_entropy
 from persistence.events import OWNER, SessionCreated
 from scheduler.checks import CHECKS

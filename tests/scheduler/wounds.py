@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.mirror import encode as encode_mirror
-from gateway.app import FOLDS
+from gateway.folds import FOLDS
 from persistence.codec import rest
 from persistence.disk import SystemDisk
 from persistence.events import SYSTEM, Event
