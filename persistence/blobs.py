@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from errno import EISDIR, ELOOP
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ from persistence.disk import Disk, read, refused, replace_all
 from persistence.errors import Damaged, NotFound, StorageError
 
 Kind = Literal["chunk", "blob"]
+
+NO_FILE = (ELOOP, EISDIR)  #: a link, or a folder, has taken the place of a file
 
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -90,6 +93,8 @@ class Blobs:
         except FileNotFoundError as error:
             raise NotFound(f"there is no blob {sha}", hint="run finn verify") from error
         except OSError as error:
+            if error.errno in NO_FILE:
+                raise Damaged(f"{path} is no plain file", hint="run finn verify") from error
             raise refused(error, path) from error
         if sha256(data).hexdigest() != sha:
             raise Damaged(f"{path} does not hold what its name says", hint="run finn verify")

@@ -8,12 +8,13 @@
                  once more, until a round changes nothing: what is mended may bring to light what it hid, or give
                  what another cure was lacking
 
-What a check raises is a finding of itself. Checks that ask a network look beside the others and have FAR_S together.
+What a check raises is a finding of itself, told once where several raise the same. Checks that ask a network look
+beside the others and have FAR_S together.
 `scheduler/undo.py` takes a fix back.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from persistence.errors import FinnError, UsageError
@@ -26,6 +27,7 @@ from scheduler.undo import Doing, barred, said
 
 FAR_S = 20.0  #: for all checks together that ask a network
 ROUNDS = 4  #: of mending; what is not well by then stays as it is
+UNSEEN = "this could not be looked at"
 STOP_FIRST = "stop finn first, then `finn doctor --fix` mends it"
 
 
@@ -65,7 +67,16 @@ def examine(checks: Sequence[Check], site: Site, far_s: float = FAR_S) -> tuple[
     if beside.ident is not None:
         beside.join(far_s)
     found = {**near, **far}
-    return tuple(found.get(check.id) or _silent(check, far_s) for check in checks)
+    return tuple(_once(found.get(check.id) or _silent(check, far_s) for check in checks))
+
+
+def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """What keeps many checks from looking is told by the first of them."""
+    told_by: dict[str, str] = {}
+    for one in findings:
+        first = told_by.setdefault(one.detail, one.id) if one.detail.startswith(UNSEEN) else one.id
+        what = f"this could not be looked at either, see {first}"
+        yield one if first == one.id else replace(one, severity="info", detail=what, remediation="")
 
 
 def fix(checks: Sequence[Check], site: Site, new_id: Callable[[], str], far_s: float = FAR_S) -> Fixed:
@@ -129,7 +140,7 @@ def _finding(check: Check, site: Site) -> Finding:
         seen = check.look(site)
         fixability, more = _mendable(check, site, seen)
     except Exception as error:  # noqa: BLE001 - a check that fails is itself what is wrong
-        seen = Seen("fail", f"this could not be looked at: {_reason(error)}", _advice(error))
+        seen = Seen("fail", f"{UNSEEN}: {_reason(error)}", _advice(error))
         fixability, more = False, {}
     return Finding(
         check.id,

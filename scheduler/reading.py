@@ -180,11 +180,14 @@ def located(disk: Disk, wal_dir: Path, log: Log, seq: int) -> Spot | None:
     base = max((one for one in log.bases if one <= seq), default=None)
     if base is None:
         return None
-    data = read(disk, wal_dir / segment_name(base))
+    try:
+        data = read(disk, wal_dir / segment_name(base))
+        later = sum((wal_dir / segment_name(one)).stat().st_size for one in log.bases if one > base)
+    except FileNotFoundError:
+        return None  # pruned since the log was read
     at = data.find(b' {"seq":%d,' % seq)  # a space before a brace stands nowhere but in front of a record
     if at < 0:
         return None
-    later = sum((wal_dir / segment_name(one)).stat().st_size for one in log.bases if one > base)
     return Spot(data[at - 64 : at].decode(errors="replace"), len(data) - data.find(b"\n", at) - 1 + later)
 
 
@@ -202,12 +205,14 @@ class Shot:
 
 def shots(disk: Disk, folder: Path) -> tuple[Shot, ...]:
     """Every snapshot in the folder, newest first."""
-    return tuple(_shot(disk, path) for path in listed(folder))
+    return tuple(found for path in listed(folder) if (found := _shot(disk, path)))
 
 
-def _shot(disk: Disk, path: Path) -> Shot:
+def _shot(disk: Disk, path: Path) -> Shot | None:
     try:
         return Shot(path, decode(read(disk, path), path.name))
+    except FileNotFoundError:
+        return None  # a later one took its place since it was listed
     except (Damaged, OSError) as problem:
         return Shot(path, None, str(problem))
 

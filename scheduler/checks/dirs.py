@@ -14,7 +14,7 @@ from persistence.standby import MARK
 from persistence.swap import RESTORED, RESTORING
 from scheduler.aside import aside
 from scheduler.below import files
-from scheduler.check import Check, MakeFolder, Remove, SetMode, Step
+from scheduler.check import Check, MakeFolder, Move, Remove, SetMode, Step
 from scheduler.finding import Seen
 from scheduler.naming import some
 from scheduler.site import Site
@@ -62,16 +62,19 @@ def _mend_missing(site: Site) -> Sequence[Step]:
 
 def _see_kind(site: Site) -> Seen:
     odd = [_short(site, path) for path in _there(site) if not path.is_dir()]
-    hint = "look at what it is; --fix moves it to quarantine/ and makes the folder, where a start does not"
+    hint = "start finn, or let --fix do it: what is there goes to quarantine/, and the folder is made"
     return some(odd, "fail", "where a folder belongs, there is one", "something else is where a folder belongs", hint)
 
 
 def _mend_kind(site: Site) -> Sequence[Step]:
+    odd = [path for path in _there(site) if not path.is_dir()]
     steps: list[Step] = []
-    for path in _there(site):
-        if not path.is_dir() and path != site.paths.quarantine:
+    for path in sorted(odd, key=lambda path: path != site.paths.quarantine):  # first, as the others go there
+        if path == site.paths.quarantine:
+            steps += [Move(path, path.with_name("quarantine-was-a-file"))]
+        else:
             steps += aside(site, path, "a folder belongs here")
-            steps += [MakeFolder(path)] if _short(site, path) in MADE else []
+        steps += [MakeFolder(path)] if _short(site, path) in MADE else []
     return steps
 
 
@@ -89,7 +92,7 @@ def _see_links(site: Site) -> Seen:
 def _open(site: Site) -> Iterator[tuple[Path, int]]:
     """What others may read or write at the top, with the mode that it should have."""
     files = [site.root / name for name in ("run.json", RESTORED)]
-    for path in (site.root, *_there(site), site.root / "doctor-undo", site.root / "state" / ".beads", *files):
+    for path in (site.root, *_there(site), site.root / "state" / ".beads", *files):
         if os.path.lexists(path) and not path.is_symlink() and path != site.root / "auth":
             mode = stat.S_IMODE(path.lstat().st_mode)
             if mode & 0o077:

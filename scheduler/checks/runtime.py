@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from persistence.clock import iso
+from persistence.errors import FinnError
 from persistence.lock import LOCK
 from scheduler.check import Check, Remove, Step
 from scheduler.finding import Seen
@@ -77,7 +78,10 @@ def _newest(site: Site) -> float:
     """The time of the newest record; 0 where there is none, or none that can be read."""
     from ulid import ULID
 
-    return ULID.from_str(site.past.last_id).timestamp if site.past.last_id else 0.0
+    try:
+        return ULID.from_str(site.past.last_id).timestamp if site.past.last_id else 0.0
+    except (FinnError, OSError):
+        return 0.0  # `wal` tells what is wrong with it
 
 
 def _see_files(site: Site) -> Seen:

@@ -4,7 +4,9 @@ log ─▶ tree, calls, turns, state          what is wrong there is told
  └──▶ mirrors, chunks, blobs              what is wrong there is made again from the log, or moved out of the way
 """
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from agent.mirror import encode
@@ -15,9 +17,10 @@ from scheduler.bodies import Kind, holds
 from scheduler.check import Ask, Check, Remove, Step, Write
 from scheduler.conversations import MIRRORS, SUFFIX, Conversation, Kept
 from scheduler.finding import Seen, Severity
+from scheduler.naming import named, some
 from scheduler.site import Site
 
-TOLD = 5  #: sessions that are named one by one
+MOMENT_S = 60.0  #: by then a finn that runs has written the file of a session
 RENEW = "mirrors"  #: what a running finn is asked for where mirrors went
 
 LOST = "records are lost from the log, see wal.chain, wal.missing and wal.gaps"
@@ -28,18 +31,13 @@ def _whole(site: Site) -> list[Conversation]:
     return [one for one in site.conversations if one.whole]
 
 
-def _named(found: Sequence[str]) -> str:
-    more = f" and {len(found) - TOLD} more" if len(found) > TOLD else ""
-    return ", ".join(found[:TOLD]) + more
-
-
 def _judged(site: Site, bad: Sequence[str], sound: str, what: str, severity: Severity = "warn") -> Seen:
     """A finding about sessions: where records are lost, what follows from that is no finding of its own."""
     if not bad:
         return Seen("pass", sound)
     if site.log.lost:
-        return Seen("info", f"{what}: {_named(bad)}; {LOST}", "see there", {"sessions": list(bad)})
-    return Seen(severity, f"{what}: {_named(bad)}", VERIFY, {"sessions": list(bad)})
+        return Seen("info", f"{what}: {named(bad)}; {LOST}", "see there", {"sessions": list(bad)})
+    return Seen(severity, f"{what}: {named(bad)}", VERIFY, {"sessions": list(bad)})
 
 
 # ---------------------------------------------------------------- what the log says
@@ -68,7 +66,7 @@ def _see_turns(site: Site) -> Seen:
     several = [session for session, turns in open_turns.items() if len(turns) > 1]
     if several or site.running is not None or not open_turns:
         return _judged(site, several, f"{len(open_turns)} turns run", "more than one turn runs at a time in")
-    what = f"{len(open_turns)} turns were interrupted, in {_named(list(open_turns))}"
+    what = f"{len(open_turns)} turns were interrupted, in {named(list(open_turns))}"
     hint = "start finn: it ends them as interrupted, says so in the session, and goes on with what waits"
     return Seen("info", what, hint, {"sessions": list(open_turns)})
 
@@ -99,12 +97,22 @@ def _kept(site: Site, *kept: Kept) -> list[Conversation]:
     return [one for one in _whole(site) if one.mirror.kept in kept]
 
 
+def _missing(site: Site) -> list[Conversation]:
+    """Those without a file. A finn that runs writes it a moment after a session has begun, or after its own start."""
+    found = _kept(site, "missing")
+    if site.running is None:
+        return found
+    note = site.root / "run.json"
+    started, now = note.stat().st_mtime if note.exists() else 0.0, site.clock.now()
+    return [one for one in found if now - max(started, one.state.created_at / 1000) > MOMENT_S]
+
+
 def _see_missing(site: Site) -> Seen:
-    bad = [one.session for one in _kept(site, "missing")]
+    bad = [one.session for one in _missing(site)]
     if not bad:
         return Seen("pass", f"{len(site.conversations)} sessions, each has its file")
     hint = "start finn: it writes them from the log"
-    return Seen("warn", f"{len(bad)} sessions have no file in {MIRRORS}: {_named(bad)}", hint, {"sessions": bad})
+    return Seen("warn", f"{len(bad)} sessions have no file in {MIRRORS}: {named(bad)}", hint, {"sessions": bad})
 
 
 def _see_mirrors(site: Site) -> Seen:
@@ -113,7 +121,7 @@ def _see_mirrors(site: Site) -> Seen:
     data: dict[str, Json] = {"lines_of_lost_records": only} if only else {}
     if other:
         told = [f"{one.session} from line {one.mirror.line} on" for one in other]
-        what = f"{len(other)} mirrors do not say what the log says: {_named(told)}"
+        what = f"{len(other)} mirrors do not say what the log says: {named(told)}"
         hint = "they are copies and were changed; --fix writes them from the log and keeps what they were"
         return Seen("warn", what, hint, {**data, "sessions": {one.session: one.mirror.line for one in other}})
     if only:
@@ -130,7 +138,7 @@ def _see_mirrors(site: Site) -> Seen:
 def _mend_missing(site: Site) -> Sequence[Step]:
     if site.running is not None:
         return [Ask(RENEW)]
-    return [_drawn(site, one) for one in _kept(site, "missing")]
+    return [_drawn(site, one) for one in _missing(site)]
 
 
 def _mend_mirrors(site: Site) -> Sequence[Step]:
@@ -146,25 +154,25 @@ def _drawn(site: Site, one: Conversation) -> Step:
 
 
 def _strangers(site: Site) -> list[Path]:
-    folder, sessions = site.root / MIRRORS, site.sessions.states()
-    known = {f"{session}{SUFFIX}" for session in sessions}
+    folder = site.root / MIRRORS
     names = [name for name in site.disk.names(folder) if site.running is None or not name.startswith(TEMPORARY)]
-    return [
-        folder / name
-        for name in names
-        if not (name in known and (folder / name).is_file() and not (folder / name).is_symlink())
-    ]
+    found = [folder / name for name in names if not _is_mirror(site, folder / name)]
+    if not found or site.running is None:
+        return found
+    now = replace(site)  # the log as it is after the names were read: sessions may have begun meanwhile
+    return [path for path in found if not _is_mirror(now, path)]
+
+
+def _is_mirror(site: Site, path: Path) -> bool:
+    known = path.suffix == SUFFIX and path.stem in site.sessions.states()
+    return known and (path.is_file() or not os.path.lexists(path)) and not path.is_symlink()
 
 
 def _see_foreign(site: Site) -> Seen:
-    found = _strangers(site)
-    if not found:
-        return Seen("pass", "each file is of a session")
-    what = f"{len(found)} names in {MIRRORS} are of no session of this log: {_named([path.name for path in found])}"
-    hint = (
-        "finn never reads them; take in one that matters with `finn sessions import`, --fix moves them to quarantine/"
-    )
-    return Seen("warn", what, hint, {"names": [path.name for path in found]})
+    found = [path.name for path in _strangers(site)]
+    hint = "take in one that matters with `finn sessions import FILE`; --fix moves them to quarantine/"
+    wrong = f"names in {MIRRORS} that are of no session, so that finn never reads them"
+    return some(found, "warn", "each file is of a session", wrong, hint)
 
 
 def _mend_foreign(site: Site) -> Sequence[Step]:
@@ -196,7 +204,7 @@ def _judge_bodies(site: Site, kind: Kind, what: str, again: Callable[[Site, str]
     if not kind.damaged and copy and not made:
         return Seen("info", f"{told}; finn fetches them from {copy} when they are read", "nothing", data)
     hint = f"start finn: it fetches them from {copy}" if copy else "put them back from a copy of this directory"
-    return Seen("warn" if made == len(bad) or copy else "fail", f"{told}: {_named(bad)}", hint, data)
+    return Seen("warn" if made == len(bad) or copy else "fail", f"{told}: {named(bad)}", hint, data)
 
 
 def _mend_bodies(site: Site, kind: Kind, why: str, again: Callable[[Site, str], bytes | None]) -> Sequence[Step]:

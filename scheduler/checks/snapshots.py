@@ -17,6 +17,7 @@ from persistence.upkeep import SNAPSHOT_BYTES, SNAPSHOT_RECORDS
 from scheduler.aside import aside
 from scheduler.check import Ask, Check, Remove, Step
 from scheduler.finding import Seen
+from scheduler.naming import some
 from scheduler.reading import Shot, located
 from scheduler.site import Site
 
@@ -180,13 +181,9 @@ def _strangers(site: Site) -> list[Path]:
 
 
 def _see_foreign(site: Site) -> Seen:
-    found = _strangers(site)
-    if not found:
-        return Seen("pass", "only snapshots")
-    what = f"{len(found)} names in snapshots/ are no snapshots: {', '.join(path.name for path in found[:5])}"
-    return Seen(
-        "warn", what, "move what you want to keep; --fix moves it to quarantine/", {"names": [p.name for p in found]}
-    )
+    found = [path.name for path in _strangers(site)]
+    hint = "move away what you want to keep, --fix moves it to quarantine/"
+    return some(found, "warn", "only snapshots", "names in snapshots/ that are no snapshots", hint)
 
 
 def _mend_foreign(site: Site) -> Sequence[Step]:

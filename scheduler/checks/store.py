@@ -271,7 +271,8 @@ def _waiting(store: Store) -> list[str]:
 
 def _left(site: Site) -> dict[str, str]:
     """What a fence left in quarantine: the file's name, and the key under which the store had it."""
-    matches = (_LEFT.fullmatch(name) for name in site.disk.names(site.paths.quarantine))
+    names = site.disk.names(site.paths.quarantine) if site.paths.quarantine.is_dir() else []
+    matches = map(_LEFT.fullmatch, names)
     return {one[0]: orphan_key(int(one[1]), one[2], int(one[3])) for one in matches if one}
 
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from persistence.disk import read, read_range
 from persistence.frame import framed, parse
 from persistence.lock import LOCK
-from persistence.scan import SUFFIX, Damage, Good, segment_name, walk
+from persistence.scan import Damage, Good, segment_name, walk
 from persistence.values import Json
 from persistence.wal import FORMAT
 from scheduler.aside import aside
 from scheduler.check import Check, SetMode, Step, Write
 from scheduler.finding import Seen
+from scheduler.naming import some
 from scheduler.reading import ranges
 from scheduler.repair import mended
 from scheduler.site import Site
@@ -206,21 +207,28 @@ def _format(site: Site, base: int) -> int:
 
 
 def _strangers(site: Site) -> list[Path]:
-    names = site.disk.names(site.paths.wal)
-    return [site.paths.wal / name for name in names if name != LOCK and not _SEGMENT.fullmatch(name)]
+    """What is no file of the log: by its name, or since a link or a folder has a segment's."""
+    paths = (site.paths.wal / name for name in site.disk.names(site.paths.wal) if name != LOCK)
+    return [path for path in paths if not _SEGMENT.fullmatch(path.name) or path.is_symlink() or not path.is_file()]
+
+
+def _leads_to_segment(path: Path) -> bool:
+    return bool(_SEGMENT.fullmatch(path.name)) and path.is_file()
 
 
 def _see_foreign(site: Site) -> Seen:
     found = _strangers(site)
-    if not found:
-        return Seen("pass", "only segments and the lock")
-    what = f"{len(found)} names in wal/ are no part of the log: {', '.join(path.name for path in found[:5])}"
-    hint = f"a segment is called by 16 digits and {SUFFIX}; move what you want to keep, --fix moves it to quarantine/"
-    return Seen("warn", what, hint, {"names": [path.name for path in found]})
+    if linked := [path.name for path in found if _leads_to_segment(path)]:
+        hint = "stop finn and put the file that each leads to in the link's place: finn follows no link here"
+        return Seen("fail", f"a link stands where a part of the log belongs: {', '.join(linked)}", hint)
+    well, hint = "only segments and the lock", "move away what you want to keep, --fix moves it to quarantine/"
+    return some([path.name for path in found], "warn", well, "names in wal/ that are no part of the log", hint)
 
 
 def _mend_foreign(site: Site) -> Sequence[Step]:
-    return [step for path in _strangers(site) for step in aside(site, path, "it is no part of the log")]
+    """Not where a link leads to a part of the log: without it those records would count as lost."""
+    moved = (path for path in _strangers(site) if not _leads_to_segment(path))
+    return [step for path in moved for step in aside(site, path, "it is no part of the log")]
 
 
 def _open(site: Site) -> list[Path]:

@@ -51,6 +51,18 @@ def test_a_blob_that_was_cut_short_is_mended_by_putting_it_again(tmp_path: Path,
     assert blobs.get(SHA) == DATA
 
 
+@pytest.mark.parametrize("link", [True, False])
+def test_a_link_or_a_folder_in_the_place_of_a_blob_is_damage_and_no_failing_disk(
+    tmp_path: Path, blobs: Blobs, link: bool
+) -> None:
+    blobs.put(DATA)
+    path = file_of(tmp_path)
+    path.unlink()
+    path.symlink_to("nowhere") if link else path.mkdir()
+    with pytest.raises(Damaged, match="no plain file"):
+        blobs.get(SHA)
+
+
 def test_damage_is_found_by_reading(tmp_path: Path, blobs: Blobs) -> None:
     blobs.put(DATA)
     file_of(tmp_path).write_bytes(b"a pictura")

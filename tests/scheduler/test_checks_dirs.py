@@ -39,6 +39,25 @@ def test_dirs_kind() -> None:
     assert kept.read_text() == "somebody wrote this here"
 
 
+def test_dirs_kind_makes_room_for_quarantine_before_anything_goes_there() -> None:
+    ward = new_ward()
+    for name in ("chunks", "quarantine"):
+        (ward.root / name).rmdir()
+        (ward.root / name).write_text(f"somebody wrote {name}")
+        (ward.root / name).chmod(0o600)
+    ward.broken("dirs.kind", "fail")
+    ward.cured("dirs.kind")
+    assert (ward.root / "quarantine-was-a-file").read_text() == "somebody wrote quarantine"
+
+
+def test_what_earlier_fixes_keep_is_left_as_it_is() -> None:
+    """No fix may touch it, and in a data directory that is closed nobody gets to it."""
+    ward = new_ward()
+    (ward.root / "doctor-undo").mkdir()
+    (ward.root / "doctor-undo").chmod(0o755)
+    assert ward.examine()["dirs.modes"].severity == "pass"
+
+
 def test_dirs_kind_waits_until_finn_is_stopped() -> None:
     ward = new_ward()
     (ward.root / "cache").write_text("")

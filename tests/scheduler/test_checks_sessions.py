@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from agent.session import SESSIONS
+from persistence.clock import FakeClock
 from persistence.events import (
     AssistantMessage,
     Event,
+    SessionCreated,
     TextBlock,
     ToolCallBlock,
     TurnEnded,
@@ -20,7 +22,7 @@ from persistence.events import (
     UserMessage,
 )
 from persistence.fold import Folded
-from scheduler.checks.sessions import CHECKS
+from scheduler.checks.sessions import CHECKS, MOMENT_S
 from scheduler.site import Running, Site
 from tests.scheduler import wounds
 from tests.scheduler.ward import Ward, new_ward
@@ -170,7 +172,7 @@ def test_sessions_foreign() -> None:
     folder = wounds.mirror(ward, "x").parent
     (folder / "x.jsonl").write_text(json.dumps({"type": "session", "version": 3, "id": "x"}) + "\n")
     (folder / "notes.txt").write_text("mine")
-    assert ward.broken("sessions.foreign").data["names"] == ["notes.txt", "x.jsonl"]
+    assert ward.broken("sessions.foreign").data["found"] == ["notes.txt", "x.jsonl"]
     ward.cured("sessions.foreign")
 
 
@@ -259,3 +261,25 @@ def test_what_a_finn_says_while_it_is_looked_at_is_no_fault_of_a_mirror() -> Non
     assert site.past.head.seq
     said(ward, session, answer("t", site.past.folded.streams(SESSIONS)[session].leaf))
     assert [one.mirror.kept for one in site.conversations] == ["same", "same"]
+
+
+def test_a_session_that_has_just_begun_may_be_without_its_file_where_finn_runs() -> None:
+    ward = new_ward()
+    wounds.mirror(ward, wounds.sessions(ward)[0]).unlink()
+    ward.changed["running"] = RUNNING
+    assert ward.examine()["sessions.mirror_missing"].severity == "pass"
+    ward.changed["clock"] = FakeClock(ward.site().clock.now() + MOMENT_S + 1)
+    assert ward.examine()["sessions.mirror_missing"].severity == "warn"
+
+
+def test_the_file_of_a_session_that_has_begun_meanwhile_is_no_stranger() -> None:
+    ward = new_ward()
+    ward.changed["running"] = RUNNING
+    site, new = ward.site(), "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+    assert site.sessions.states()
+    wounds.appended(ward.root, (SessionCreated(title="new"), new))
+    wounds.mirror(ward, new).write_text("{}")
+    look = next(check for check in CHECKS if check.id == "sessions.foreign").look
+    assert look(site).severity == "pass"
+    wounds.mirror(ward, "stranger").write_text("{}")
+    assert look(site).data["found"] == ["stranger.jsonl"]

@@ -147,10 +147,33 @@ def test_wal_foreign() -> None:
     (ward.root / "wal" / "0000000000000001.wal.bak").write_bytes(b"a copy")
     (ward.root / "wal" / "old").mkdir(mode=0o700)
     (ward.root / "wal" / "old" / "notes").write_text("mine")
-    assert ward.broken("wal.foreign").data["names"] == ["0000000000000001.wal.bak", "old"]
+    assert ward.broken("wal.foreign").data["found"] == ["0000000000000001.wal.bak", "old"]
     ward.cured("wal.foreign")
     kept = {path.name.split("-")[1] for path in (ward.root / "quarantine").glob("wal-*") if path.suffix != ".json"}
     assert kept == {"0000000000000001.wal.bak", "old"}
+
+
+def test_a_folder_with_the_name_of_a_segment_is_moved_away() -> None:
+    ward = new_ward()
+    path = wounds.last_segment(ward.root).with_name("0000000000000900.wal")
+    path.mkdir(mode=0o700)
+    found = ward.examine()
+    assert found["wal.foreign"].data["found"] == [path.name]
+    assert [one.id for one in found.values() if one.detail.startswith("this could not be looked at:")] == ["wal.begun"]
+    ward.fix()
+    assert {one.severity for one in ward.examine().values() if one.category == "wal"} == {"pass"}
+
+
+def test_a_link_to_a_segment_is_told_and_left_alone() -> None:
+    ward = new_ward()
+    path = wounds.last_segment(ward.root)
+    elsewhere = path.rename(ward.root.parent / "elsewhere.wal")
+    path.symlink_to(elsewhere)
+    finding = ward.examine()["wal.foreign"]
+    assert (finding.severity, finding.fixability) == ("fail", "notfixable")
+    ward.fix()
+    assert path.is_symlink()
+    elsewhere.unlink()
 
 
 def test_wal_modes() -> None:

@@ -231,6 +231,15 @@ def test_what_is_told_of_names_can_be_sent_however_long_they_are_and_whatever_th
     assert len(told) < 20_000
 
 
+def test_what_keeps_several_checks_from_looking_is_told_once(tmp_path: Path) -> None:
+    def look(site: Site) -> Seen:
+        raise OSError("the disk is gone")
+
+    found = examine([check(f"wal.{name}", look) for name in ("one", "two", "three")], site(tmp_path))
+    assert [one.severity for one in found] == ["fail", "info", "info"]
+    assert found[2].detail == "this could not be looked at either, see wal.one"
+
+
 def test_a_look_says_what_a_fix_would_do_and_does_nothing(tmp_path: Path) -> None:
     root = build(tmp_path / "data")
     before = tree(root)
