@@ -16,17 +16,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from gateway.beads import add_beads
+from gateway.terminal import Tame
 from persistence.errors import FinnError, UsageError
 
 PACKAGES = ("agent", "gateway", "grimoires", "persistence", "scheduler")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code."""
+    """Runs one command and returns its exit code. What it prints steers no terminal, whoever wrote it."""
+    with redirect_stdout(cast(TextIO, Tame(sys.stdout))), redirect_stderr(cast(TextIO, Tame(sys.stderr))):
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     os.umask(0o077)  # whatever a command makes is for its owner alone
     try:

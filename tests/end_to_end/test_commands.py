@@ -44,6 +44,20 @@ def test_a_text_in_another_encoding_is_answered(tmp_path: Path) -> None:
         assert (ended.returncode, ended.stdout) == (0, "You said: caf\ufffd\n")
 
 
+def test_nothing_that_the_agent_says_or_makes_steers_the_terminal_of_who_looks(tmp_path: Path) -> None:
+    evil = "\x1b]52;c;ZXZpbA==\x07\x1b[2J"
+    bead = [{"tool": "bead", "args": {"action": "add", "task": evil}}]
+    file = [{"tool": "bash", "args": {"command": "touch \"$(printf 'a\\033[2J\\377')\""}}]
+    with finn(tmp_path, [{"when": "go", "calls": [bead, file, [{"text": evil}]]}]) as it:
+        session = it.new_session(evil)
+        seen = [it.command("chat", "go", "--session", session), it.command("sessions", "show", session)]
+        it.ask("POST", "/api/tasks/health/run", b"")
+        seen += [it.command(*words) for words in (("sessions", "list"), ("beads", "list"), ("status",), ("doctor",))]
+        assert all(one.returncode == 0 and one.stdout for one in seen), seen
+        assert not any(sign in one.stdout + one.stderr for one in seen for sign in "\x1b\x07")
+        assert "\\u001b[2J" in seen[0].stdout
+
+
 @pytest.mark.parametrize("url", ["foo", "http://", "ftp://x", "http://[::1", "http://127.0.0.1:99999"])
 def test_what_is_no_url_is_a_fault_of_usage(idle: Finn, url: str) -> None:
     assert_told(idle.command("chat", "hello", "--url", url), code=2)
