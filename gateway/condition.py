@@ -9,7 +9,7 @@ gets a little time: one that fails or hangs is logged and holds up neither the o
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 from gateway.threads import Thread
@@ -23,7 +23,7 @@ LISTENER_S = 5.0  #: for whoever is told
 
 Look = Callable[[], Sequence[Fact]]
 Sources = Callable[[], Sequence[Source]]
-Heed = Callable[[Report], Awaitable[None]]
+Heed = Callable[[Report], Coroutine[Any, Any, None]]
 
 log = logging.getLogger("finn.health")
 
@@ -78,7 +78,7 @@ class Condition:
         degraded = self._held.degraded
         if degraded is not None:
             await self._tell("the agent's bead", lambda: self._beads.set_health(degraded=degraded))
-        await self._tell("the owner's watch", lambda: _heeded(self._heed, report))
+        await self._tell("the owner's watch", lambda: self._heed(report))
 
     async def _measure(self) -> None:
         """What is in its way is a fact of its own: a disk that hangs is just when somebody should hear of it."""
@@ -113,10 +113,6 @@ class Condition:
         self._thread.end()
         for telling in self._telling.values():
             telling.cancel()
-
-
-async def _heeded(heed: Heed, report: Report) -> None:
-    await heed(report)
 
 
 def _heard(done: "asyncio.Task[None]") -> None:

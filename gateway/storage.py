@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.archiving import Archiving
+from gateway.budget import Budget, within
 from gateway.copies import Tier, Trouble
 from gateway.ground import Ground, Writer, find
 from gateway.metered import Metered
@@ -270,17 +271,14 @@ class Storage:
         if self._primary is not None and self._primary.replication is not None:
             self._primary.replication.hurry()
 
-    async def finish(self, journal: Journal, budget_s: float, end: float) -> None:
-        """The last flush, the release, the last commit. What hangs is left behind when its time is over.
-
-        `end` is when the budget of the stop is used up, on the clock that never goes back.
-        """
+    async def finish(self, journal: Journal, budget: Budget) -> None:
+        """The last flush, the release, the last commit. What hangs is left behind when its time is over."""
         if self._primary is not None:
-            await _within(budget_s * FLUSH_SHARE, self._primary.flush(), "the last flush")
-            await _within(budget_s * RELEASE_SHARE, self._primary.release(), "the release")
+            await budget.share(FLUSH_SHARE, self._primary.flush(), "the last flush")
+            await budget.share(RELEASE_SHARE, self._primary.release(), "the release")
         if self.archiving is not None:
-            left = end - self._clock.monotonic() - CLOSING_S
-            await _within(left, self._archive(journal, left if left > PUSH_S else None), "the last commit")
+            left = budget.left - CLOSING_S
+            await within(left, self._archive(journal, left if left > PUSH_S else None), "the last commit")
 
     def end(self) -> None:
         """Lets go of everything, waiting for nothing."""
@@ -326,14 +324,3 @@ class Storage:
     def _store(self) -> Store:
         assert self.store is not None
         return self.store
-
-
-async def _within(seconds: float, step: Coroutine[None, None, None], what: str) -> None:
-    """Takes a step of the stop, so long at most. The log on this disk has it all, whatever becomes of the step."""
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            await step
-    except TimeoutError:
-        log.warning("%s did not end in time", what)
-    except (FinnError, OSError) as error:
-        log.warning("%s failed: %s", what, error)

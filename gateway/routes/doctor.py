@@ -1,8 +1,9 @@
 """The doctor over HTTP: what it sees, and what it mends, in the finn that runs."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from threading import Lock
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -34,42 +35,31 @@ class Undoing(Value):
 
 def doctor_routes(see: "See", ids: Ids, version: str, looking: GuardFor, guard: GuardFor) -> Sequence[BaseRoute]:
     """GET /doctor, POST /doctor/fix and /doctor/undo. `looking` lets a probe in whenever there is something to see."""
-    rounds = _once(lambda: _rounds(see, ids, version))
+
+    @cache
+    def made() -> "Rounds":
+        from gateway.rounds import Rounds
+
+        return Rounds(see, ids, version)
+
+    async def rounds() -> "Rounds":
+        await asyncio.to_thread(import_module, "gateway.rounds")  # it loads every check: that takes a moment, once
+        return made()
 
     async def look(request: Request) -> Response:
         only = [name for name in request.query_params.get("only", "").split(",") if name]
-        return JSONResponse(await (await asyncio.to_thread(rounds)).look(only))
+        return JSONResponse(await (await rounds()).look(only))
 
     async def mend(request: Request) -> Response:
         wanted, by = await read_model(request, Wanted), caller_of(request).who
-        return JSONResponse(await (await asyncio.to_thread(rounds)).fix(wanted.only, wanted.ids, by))
+        return JSONResponse(await (await rounds()).fix(wanted.only, wanted.ids, by))
 
     async def take_back(request: Request) -> Response:
         name, by = (await read_model(request, Undoing)).id, caller_of(request).who
-        return JSONResponse(await (await asyncio.to_thread(rounds)).undo(name, by))
+        return JSONResponse(await (await rounds()).undo(name, by))
 
     return (
         Route("/doctor", look, methods=["GET"], middleware=looking("probe")),
         Route("/doctor/fix", mend, methods=["POST"], middleware=guard("owner")),
         Route("/doctor/undo", take_back, methods=["POST"], middleware=guard("owner")),
     )
-
-
-def _rounds(see: "See", ids: Ids, version: str) -> "Rounds":
-    from gateway.rounds import Rounds  # imported on use: it loads every check
-
-    return Rounds(see, ids, version)
-
-
-def _once(make: "Callable[[], Rounds]") -> "Callable[[], Rounds]":
-    """Made by the first who asks, in whichever thread."""
-    made: list[Rounds] = []
-    one = Lock()
-
-    def get() -> "Rounds":
-        with one:
-            if not made:
-                made.append(make())
-            return made[0]
-
-    return get
