@@ -238,7 +238,8 @@ class Guard:
 class Stay:
     """Permission to stay: a socket or a stream ends before its next frame, in or out, once it stands no longer.
 
-    An answer that is sent in one piece is not held back: it was due when it was asked for.
+    A request means nothing before all of it is here, so its body is a frame as well. An answer that is sent in one
+    piece is not held back: it was due when it was asked for.
     """
 
     def __init__(self, stands: Callable[[], bool], receive: Receive, send: Send) -> None:
@@ -248,8 +249,11 @@ class Stay:
         self._over = False
 
     async def receive(self) -> Message:
-        """What the client sends, or that it is gone."""
+        """What the client sends, or that it is gone. Raises Refused `unauthorized` for the rest of a request."""
         message = await self._receive()
+        if message["type"] == "http.request" and not self._stands():
+            what = "the token was taken back, or ended, before all of this was here"
+            raise Refused("unauthorized", what, hint="`finn token` prints a login link")
         if message["type"] != "websocket.receive" or (not self._over and self._stands()):
             return message
         await self._close()

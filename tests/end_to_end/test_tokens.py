@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 import pytest
@@ -245,6 +246,21 @@ async def test_a_revocation_is_felt_at_the_next_frame_in_both_directions(it: Fin
     assert "and this" not in [one["text"] for one in it.messages(session)]
     async with it.connect(f"/ws/{session}", bearer(made)) as again:
         assert await Line(again).closed() == 4401
+
+
+def test_who_had_begun_to_ask_when_the_token_was_taken_back_gets_nothing(it: Finn) -> None:
+    """Or a stolen token would make itself a new one after it was revoked."""
+    thief, body = new_token(it, "owner"), json.dumps({"scope": "owner"}).encode()
+    head = f"POST /api/tokens HTTP/1.1\r\nHost: 127.0.0.1:{it.port}\r\nContent-Type: application/json\r\n"
+    head += f"Authorization: Bearer {thief['token']}\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    with create_connection(("127.0.0.1", it.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(65536).startswith(b"HTTP/1.1 100 ")  # it was let in, and its body is waited for
+        assert it.ask("DELETE", f"/api/tokens/{thief['id']}").status == 204
+        there = it.ask("GET", "/api/tokens").json
+        connection.sendall(body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+    assert len(it.ask("GET", "/api/tokens").json["tokens"]) == len(there["tokens"])
 
 
 async def test_one_who_only_listens_is_shown_out_as_well(it: Finn) -> None:

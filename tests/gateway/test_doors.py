@@ -24,7 +24,7 @@ from gateway.body import MAX_BODY
 from gateway.doors import CSP, GuardFor, Stay
 from gateway.hub import Close
 from gateway.logs import logging_to
-from gateway.problem import starting
+from gateway.problem import Refused, starting
 from persistence.clock import system_entropy
 from persistence.errors import Fenced, FinnError
 from tests.gateway.serving import UPGRADE, Site, close_code, read_answer, request, serving
@@ -428,6 +428,18 @@ async def test_no_frame_comes_in_from_whom_nothing_is_open_any_more() -> None:
     wire.stands = False
     assert [(await wire.stay.receive())["type"] for _ in range(2)] == ["websocket.disconnect"] * 2
     assert wire.sent == [CLOSED]
+
+
+async def test_a_request_means_nothing_once_nothing_is_open_before_all_of_it_is_here() -> None:
+    first: Message = {"type": "http.request", "body": b"{", "more_body": True}
+    last: Message = {"type": "http.request", "body": b"}", "more_body": False}
+    wire = Wire(first, last, {"type": "http.disconnect"})
+    assert await wire.stay.receive() == first
+    wire.stands = False
+    with pytest.raises(Refused) as refused:
+        await wire.stay.receive()
+    assert refused.value.code == "unauthorized"
+    assert (await wire.stay.receive())["type"] == "http.disconnect"
 
 
 async def test_a_stream_ends_before_its_next_piece_and_an_answer_in_one_piece_is_given() -> None:
