@@ -3,7 +3,7 @@
 state ─▶ chunks ─▶ blobs        files of the agent ─▶ blobs
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +42,7 @@ class Bodies:
     files: Mapping[str, Path]
 
 
-def looked_through(sessions: Sessions, conversations: Iterable[Conversation]) -> Bodies:
+def looked_through(sessions: Sessions, conversations: Collection[Conversation]) -> Bodies:
     """All of them. Raises OSError."""
     folded, paths = sessions.past.folded, sessions.paths
     streams = folded.streams(STREAMS)
@@ -52,13 +52,15 @@ def looked_through(sessions: Sessions, conversations: Iterable[Conversation]) ->
     files = {one.sha256: paths.root / name for name, one in kept.items() if one.sha256}
     held = blobs_in(one.line.encode() for one in sessions.past.held)
     named = dict.fromkeys([*files, *held, *(sha for one in conversations for sha in one.blobs)])
-    return Bodies(_kind(sessions, paths.chunks, refs), _kind(sessions, paths.blobs, named), refs, files)
+    read = {one.session for one in conversations if one.whole}  # then each of its chunks was read, and proven by that
+    proven = {sha for sha, (name, _) in refs.items() if name in read}
+    return Bodies(_kind(sessions, paths.chunks, refs, proven), _kind(sessions, paths.blobs, named), refs, files)
 
 
-def _kind(sessions: Sessions, folder: Path, named: Iterable[str]) -> Kind:
+def _kind(sessions: Sessions, folder: Path, named: Iterable[str], proven: Collection[str] = ()) -> Kind:
     shelf, wanted = Blobs(sessions.disk, folder), dict.fromkeys(named)
     found: dict[type[FinnError], list[str]] = {NotFound: [], Damaged: []}
-    for sha in wanted:
+    for sha in (one for one in wanted if one not in proven):
         try:
             shelf.get(sha)
         except (NotFound, Damaged) as problem:

@@ -78,7 +78,8 @@ class Check:
 
     `look` may take what it needs from the site and must not change anything; what it raises becomes a finding of its
     own. `mend` decides on the steps, in their order; none where it can do nothing. Where `alone`, they are taken only
-    while no finn has the log. A check that is `far` asks a network, and is not waited for without end.
+    while no finn has the log. A check that is `far` asks a network, and is not waited for without end. One that is
+    `apart` takes long and needs nothing that others need: where there is much, it looks in a process of its own.
     """
 
     id: str
@@ -87,6 +88,7 @@ class Check:
     mend: Callable[[Site], Sequence[Step]] | None = None
     alone: bool = False
     far: bool = False
+    apart: bool = False
 
     @property
     def category(self) -> str:

@@ -6,9 +6,10 @@
 A session is read record by record, and a mirror line by line: neither is ever in memory as a whole.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from os import O_RDONLY
 from pathlib import Path
@@ -41,6 +42,7 @@ from persistence.frame import PREFIX_BYTES
 from persistence.replay import Paths, Replayed
 from persistence.scan import Good, scan, segment_name, segments
 from persistence.streams import STREAMS, Stream
+from scheduler.apart import apart, hands
 
 MIRRORS = Path("state") / "sessions"
 SUFFIX = ".jsonl"
@@ -99,15 +101,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Sessions:
-    """The sessions of a data directory, and where their records are read from. `beyond` is the log's last seq when it
-    was read: what is later was said since.
+    """The sessions of a data directory, and where their records are read from.
+
+    `lost` and `beyond` are asked only where a file differs: whether that record is lost, and what the log's last seq
+    was when it was read (what is later was said since).
     """
 
     disk: Disk
     paths: Paths
     past: Replayed
-    lost: Callable[[int], bool] = lambda seq: False  # whether that record is lost
-    beyond: int = 0
+    lost: Callable[[int], bool] = lambda seq: False
+    beyond: Callable[[], int] = lambda: 0
 
     def states(self) -> dict[str, Session]:
         """Those that have begun, also the deleted ones."""
@@ -117,7 +121,21 @@ class Sessions:
 
     def conversations(self) -> tuple[Conversation, ...]:
         """All of them."""
-        return tuple(self._conversation(session, state) for session, state in self.states().items())
+        return self._read(list(self.states().items()))
+
+    def begun(self) -> Callable[[], tuple[Conversation, ...]]:
+        """What to ask for all of them, read by several processes from now on. Raises Newer, OSError."""
+        states, many = list(self.states().items()), hands()
+        parts = [apart(partial(self._read, states[first::many])) for first in range(many)]
+
+        def ask() -> tuple[Conversation, ...]:
+            found = {one.session: one for part in parts for one in part()}
+            return tuple(found[session] for session, _ in states)
+
+        return ask
+
+    def _read(self, states: Iterable[tuple[str, Session]]) -> tuple[Conversation, ...]:
+        return tuple(self._conversation(session, state) for session, state in states)
 
     def _conversation(self, session: str, state: Session) -> Conversation:
         tree, drawn, blobs = Tree(), Drawn(), dict[str, None]()
@@ -188,7 +206,7 @@ class Sessions:
 
     def _need(self, session: str, stream: Stream, tail: list[Place]) -> None:
         first = stream.tail_first
-        if first is not None and not self.lost(first) and (not tail or tail[0].seq > first):
+        if first is not None and (not tail or tail[0].seq > first) and not self.lost(first):
             raise NotFound(f"the log has no record {first} of {session}", hint="run finn verify")
 
     def remade(self, session: str, ref: ChunkRef) -> bytes | None:
@@ -340,7 +358,7 @@ class _Compared:
             return {}
         self._at += 1
         try:
-            found = from_json(raw)
+            found = from_json(raw, cache_strings="keys")
         except ValueError:
             found = None
         if isinstance(found, dict) and found and raw.endswith(b"\n"):
@@ -383,7 +401,7 @@ class _Compared:
             return Mirrored("missing")
         while not self._other and not self._behind and (found := self._next()):
             seq = found.get("finnSeq")
-            if not self._alone(found) and not (isinstance(seq, int) and seq > self._beyond):
+            if not self._alone(found) and not (isinstance(seq, int) and seq > self._beyond()):
                 self._differs()
         if self._other:
             return Mirrored("other", self._other, self._only)

@@ -16,9 +16,11 @@ beside the others and have FAR_S together.
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from persistence.errors import FinnError, UsageError
 from persistence.values import Json
+from scheduler.apart import apart
 from scheduler.check import Ask, Change, Check, Step
 from scheduler.finding import Finding, Seen, told
 from scheduler.naming import named
@@ -53,6 +55,7 @@ def chosen(checks: Sequence[Check], only: Collection[str] = (), ids: Collection[
 
 def examine(checks: Sequence[Check], site: Site, far_s: float = FAR_S) -> tuple[Finding, ...]:
     """A finding for each check, in their order. Changes nothing, raises nothing, and always ends."""
+    checks = _begun(checks, site)
     far: dict[str, Finding] = {}
 
     def look_far() -> None:
@@ -68,6 +71,22 @@ def examine(checks: Sequence[Check], site: Site, far_s: float = FAR_S) -> tuple[
         beside.join(far_s)
     found = {**near, **far}
     return tuple(_once(found.get(check.id) or _silent(check, far_s) for check in checks))
+
+
+def _begun(checks: Sequence[Check], site: Site) -> Sequence[Check]:
+    """The same checks. Where there is much to read, what takes long goes on by now, begun before any thread is."""
+    if not site.is_large:
+        return checks
+    begun = [_ahead(check, site) if check.apart else check for check in checks]
+    if any(check.category == "sessions" for check in checks):
+        site.begin()
+    return begun
+
+
+def _ahead(check: Check, site: Site) -> Check:
+    """A check that looks by itself by now, and is only asked what it saw."""
+    seen = apart(partial(check.look, site))
+    return replace(check, look=lambda _: seen())
 
 
 def _once(findings: Iterable[Finding]) -> Iterator[Finding]:

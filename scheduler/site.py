@@ -1,6 +1,8 @@
 """Where the doctor looks: plain values that the gateway gives, and what is read once for several checks."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +14,7 @@ from persistence.beads import BEADS
 from persistence.breaker import BREAKERS
 from persistence.clock import Clock, Ids
 from persistence.disk import Disk
+from persistence.errors import FinnError
 from persistence.files import FILES
 from persistence.fold import Fold
 from persistence.git import Remote
@@ -25,6 +28,7 @@ from scheduler.reading import Log, Shot, read_log, shots
 from scheduler.there import There, asked
 
 LIMIT_S = 5.0  #: how long one question to a network may take
+LARGE = 16 << 20  #: bytes of log
 
 S = TypeVar("S")
 
@@ -108,13 +112,35 @@ class Site:
     @cached_property
     def sessions(self) -> Sessions:
         """The sessions, and where their records are. Raises Newer, OSError."""
-        beyond = min(self.log.last, self.past.head.seq)  # a finn that runs writes on while this reads
-        return Sessions(self.disk, self.paths, self.past, self.log.has_lost, beyond)
+        return Sessions(
+            self.disk,
+            self.paths,
+            self.past,
+            lambda seq: self.log.has_lost(seq),
+            lambda: min(self.log.last, self.past.head.seq),  # a finn that runs writes on while this reads
+        )
 
     @cached_property
     def conversations(self) -> tuple[Conversation, ...]:
         """Every session, read from its first record to its last. Raises Newer, OSError."""
-        return self.sessions.conversations()
+        return self._begun()
+
+    @cached_property
+    def _begun(self) -> Callable[[], tuple[Conversation, ...]]:
+        return self.sessions.begun() if self.is_large else self.sessions.conversations
+
+    def begin(self) -> None:
+        """Has others read the sessions from now on, where that is much. What cannot be read is told by who needs it."""
+        with suppress(FinnError, OSError):
+            _ = self._begun
+
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether there is so much to read that several processes are faster."""
+        try:
+            return sum(entry.stat().st_size for entry in os.scandir(self.paths.wal)) > LARGE
+        except OSError:
+            return False
 
     @cached_property
     def bodies(self) -> Bodies:
