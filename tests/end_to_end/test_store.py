@@ -299,7 +299,7 @@ def test_what_a_paused_writer_acknowledged_comes_back_as_a_branch(place: Place) 
     until(lambda: ready(one) == "fenced")
     assert two.stop() == 0
     until(lambda: ready(one) == "ok")
-    until(lambda: "into the void" in texts(one, session))
+    until(lambda: "You said: into the void" in texts(one, session))  # the last of what was kept back
     recovered = [message["text"] for message in one.messages(session) if message.get("recovered")]
     assert recovered == ["into the void", "You said: into the void"]
     assert texts(one, session).count("into the void") == 1
