@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Dialog, Locator, Page, expect
 
-from tests.conftest import CHROMIUM
+from tests.end_to_end.conftest import PATIENCE_MS
 from tests.end_to_end.finn import ECHO, Finn, finn, slow, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-PATIENCE_MS = 20_000
 STORY = " ".join(f"word{n}" for n in range(160))  #: with 4 characters each 20 ms: 6 s
 WEATHER = {
     "when": "weather",
@@ -24,15 +23,6 @@ WEATHER = {
         [slow(f"The file says sunny. {STORY} The end.")],
     ],
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @dataclass

@@ -1,25 +1,14 @@
 """The status line of the page, in a real Chromium, over a store that fails, comes back and is taken by another."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
-from tests.conftest import CHROMIUM
 from tests.end_to_end.finn import ECHO, Finn, finn
-from tests.end_to_end.test_browser import PATIENCE_MS, visiting
+from tests.end_to_end.test_browser import visiting
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

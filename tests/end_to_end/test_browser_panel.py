@@ -2,30 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Route, expect
 
-from tests.conftest import CHROMIUM
 from tests.end_to_end.finn import ECHO, Finn, finn, until
 from tests.end_to_end.machines import Directory
-from tests.end_to_end.test_browser import PATIENCE_MS, Tab, visiting
+from tests.end_to_end.test_browser import Tab, visiting
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 PAYLOADS: list[str] = json.loads((Path(__file__).parent / "payloads.json").read_text())
 BEADS = Path("state") / ".beads" / "issues.jsonl"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=PATIENCE_MS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 def part(tab: Tab, name: str) -> Locator:

@@ -5,7 +5,6 @@ finn ─▶ fault proxy ─▶ moto          what is compared is the log on the 
 
 import asyncio
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -49,19 +48,6 @@ WORK = [
     },
     ECHO,
 ]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, server: S3Server) -> Iterator[Bucket]:
-    one = Bucket(tmp_path, server)
-    yield one
-    one.close()
 
 
 def let_go(proxy: FaultProxy) -> None:

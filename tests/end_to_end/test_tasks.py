@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from scheduler.scheduler import COOLDOWN_S
 from tests.end_to_end.bucket import Bucket, checks, saved
 from tests.end_to_end.finn import Finn, finn, until
 from tests.fault_proxy import Fault
-from tests.s3_server import S3Server
 
 # A `sitecustomize` is loaded by every Python that has one on its path.
 ANSWERED_SOON = "from gateway import tasks\ntasks.ANSWER_S = 1"  #: else it is ten seconds
@@ -25,19 +23,6 @@ watchdog.PATIENCE = 1
 hang = threading.Event().wait
 signal.signal(signal.SIGUSR1, lambda *_: asyncio.get_running_loop().call_soon_threadsafe(hang))
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, server: S3Server) -> Iterator[Bucket]:
-    one = Bucket(tmp_path, server)
-    yield one
-    one.close()
 
 
 def task(it: Finn, name: str) -> Any:

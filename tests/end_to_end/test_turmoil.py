@@ -9,7 +9,7 @@ At the end each is started once more on its own disk, then the last one on an em
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
@@ -25,12 +25,6 @@ from tests.s3_server import S3Server
 pytestmark = pytest.mark.slow
 
 KINDS: tuple[Kind, ...] = ("reset_before", "reset_after", "half", "blackhole", "status")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as running:
-        yield running
 
 
 class One:

@@ -9,10 +9,9 @@ The races of the claim itself, thousands of them, are in tests/persistence/test_
 import asyncio
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -20,26 +19,12 @@ from tests.conftest import count
 from tests.end_to_end.bucket import Bucket, checks, lose, puts, ready, saved, texts
 from tests.end_to_end.finn import RECORDS, Finn, Frame, slow, until
 from tests.fault_proxy import Fault, FaultProxy
-from tests.s3_server import S3Server
 
 pytestmark = pytest.mark.slow
 
 LOG = "/log/"
 PROMPTS = 1000  #: that a writer may take before the store has answered it
 RACERS = ("one", "two", "three")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
-    with S3Server() as running:
-        yield running
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, server: S3Server) -> Iterator[Bucket]:
-    one = Bucket(tmp_path, server)
-    yield one
-    one.close()
 
 
 def say(it: Finn, session: str, text: str) -> str:
