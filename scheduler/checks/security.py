@@ -372,7 +372,7 @@ CHECKS: tuple[Check, ...] = (
     Check("security.public", "who comes from outside comes encrypted", _see_public),
     Check("security.origins", "only own origins and hosts are allowed", _see_origins),
     Check("security.proxies", "few are trusted to say who is asking", _see_proxies),
-    Check("security.dumpable", "other processes cannot read finn's memory", _see_dumpable),
+    Check("security.dumpable", "other processes cannot read finn's memory", _see_dumpable, own=True),
     # alone: the agent's commands could put another file in the place of one whose mode is about to change
     Check("security.workspace_rights", "no file of the workspace lends rights", _see_rights, _mend_rights, alone=True),
     Check("security.workspace_links", "no file of the workspace has a second name", _see_names),
