@@ -1,4 +1,4 @@
-"""The doctor in a finn that runs: looks and fixes in a thread, one at a time.
+"""The doctor in a finn that runs: looks and fixes in a thread, a long look in a process of its own, one at a time.
 
 Who asks for a look while somebody has the same one made gets that one's answer. Of different ones only a few wait, so
 that nobody who may look keeps away who may mend. Importing this loads every check, which no start needs:
@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
+from gateway.lookout import look
 from gateway.problem import Refused
 from persistence.clock import Ids
 from persistence.errors import UsageError
@@ -16,7 +17,7 @@ from persistence.events import OWNER, By
 from persistence.values import Json
 from scheduler.check import Check
 from scheduler.checks import CHECKS
-from scheduler.doctor import chosen, examine, fix
+from scheduler.doctor import chosen, fix
 from scheduler.report import as_json
 from scheduler.site import Site
 from scheduler.undo import undo
@@ -48,7 +49,7 @@ class Rounds:
 
     async def _look(self, checks: tuple[Check, ...]) -> Json:
         try:
-            return await self._alone(lambda site: as_json(examine(checks, site), self._version))
+            return await self._alone(lambda site: as_json(look(checks, site), self._version))
         finally:
             del self._looks[checks]
 

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 
 from gateway.auth import Auth
 from gateway.doors import layers
+from gateway.hidden import hide_memory
 from gateway.listener import bind
 from gateway.logs import logging_to
 from gateway.routes.health import release_of
@@ -40,7 +41,6 @@ FOLDERS = (
     *("quarantine", "wal", "snapshots", "chunks", "blobs", "grimoires", "workspace", "auth", "auth/links"),
     *("state", "state/sessions", "state/.beads", "git", "cache"),
 )
-PR_SET_DUMPABLE = 4  #: of linux/prctl.h
 SWITCH_S = 0.001  #: after so long a thread that computes lets another go on, so that the loop never waits for long
 
 
@@ -135,15 +135,6 @@ class _Process:
     def redact(self, text: str) -> str:
         """The text as it may be logged."""
         return self._redactor.text(text)
-
-
-def hide_memory() -> None:
-    """Keeps processes of the same user from reading this one's memory and environment. Linux only; raises OSError."""
-    import ctypes  # imported on use: only a serving process needs it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE) was refused")
 
 
 def run_path(data_dir: Path) -> Path:

@@ -8,6 +8,7 @@ Nothing is written, and nothing but the running finn is asked.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -63,7 +64,7 @@ def plain_site(
         public_url=settings.public_url or "",
         running=running,
         facts=facts or {},
-        store=(lambda: store_of(settings)) if settings.store_url else None,  # type: ignore[arg-type, return-value]
+        store=partial(store_of, settings) if settings.store_url else None,  # type: ignore[arg-type]
         acts=acts or {},
         keys=frozenset(settings.secrets),
         again=again,

@@ -80,6 +80,7 @@ class Check:
     own. `mend` decides on the steps, in their order; none where it can do nothing. Where `alone`, they are taken only
     while no finn has the log. A check that is `far` asks a network, and is not waited for without end. One that is
     `apart` takes long and needs nothing that others need: where there is much, it looks in a process of its own.
+    One that looks at its `own` process never does.
     """
 
     id: str
@@ -89,6 +90,7 @@ class Check:
     alone: bool = False
     far: bool = False
     apart: bool = False
+    own: bool = False
 
     @property
     def category(self) -> str:
