@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from errno import EISDIR, ELOOP
+from errno import EISDIR, ELOOP, ENOENT
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal
@@ -120,9 +120,9 @@ class Blobs:
     def _size(self, path: Path) -> int | None:
         try:
             handle = self._disk.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            if error.errno in (ENOENT, *NO_FILE):
+                return None
             raise refused(error, path) from error
         try:
             return self._disk.size(handle)

@@ -138,7 +138,8 @@ class Site:
     def is_large(self) -> bool:
         """Whether there is so much to read that several processes are faster."""
         try:
-            return sum(entry.stat().st_size for entry in os.scandir(self.paths.wal)) > LARGE
+            with os.scandir(self.paths.wal) as entries:
+                return sum(entry.stat(follow_symlinks=False).st_size for entry in entries) > LARGE
         except OSError:
             return False
 

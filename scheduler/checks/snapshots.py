@@ -61,7 +61,9 @@ def _see_usable(site: Site) -> Seen:
     if problem:
         whole = not site.log.bases or site.log.bases[0] == 1
         hint = (
-            "start finn: it folds the log anew and takes a new snapshot" if whole else "start the release that wrote it"
+            "start `finn serve`: it reads the log anew and takes a new snapshot"
+            if whole
+            else "start the release that wrote it"
         )
         return Seen("info" if whole else "warn", f"another release wrote it: {problem[:200]}", hint)
     return Seen("pass", f"the newest is of record {newest.seq}", data={"seq": newest.seq})
@@ -75,14 +77,14 @@ def _see_there(site: Site) -> Seen:
     seq = sound[0][1].seq if sound else 0
     if not sound and log.bases and log.bases[0] > 1:
         what = f"no snapshot can be used, and the log begins with record {log.bases[0]}: what was before is not here"
-        return Seen("fail", what, "start finn: it takes the past from the store or from git, where one is set")
+        return Seen("fail", what, "start `finn serve`: it takes the past from the store or from git, where one is set")
     behind = log.last - seq
     spot = located(site.disk, site.paths.wal, log, seq)
     since = log.bytes if spot is None else spot.after
     data = {"count": len(sound), "seq": seq, "records_since": behind, "bytes_since": since}
     if behind > LATE * SNAPSHOT_RECORDS or since > LATE * SNAPSHOT_BYTES:
-        what = f"{behind} records were said since the newest of {len(sound)} snapshots: a start has to fold them all"
-        return Seen("warn", what, "start finn, or `POST /api/tasks/snapshot/run`: it takes one", data)
+        what = f"{behind} records were said since the newest of {len(sound)} snapshots: a start has to read them all"
+        return Seen("warn", what, "start `finn serve`, or `POST /api/tasks/snapshot/run`: it takes one", data)
     if len(sound) < KEPT:
         return Seen("pass", f"{len(sound)} of {KEPT} so far, {behind} records since", data=data)
     return Seen("pass", f"{len(sound)} snapshots, {behind} records since the newest", data=data)
@@ -98,15 +100,15 @@ def _mend_there(site: Site) -> Sequence[Step]:
 def _see_history(site: Site) -> Seen:
     log, sound = site.log, _sound(site)
     ahead = [path.name for path, one in sound if log.bases and one.seq > log.last]
-    if ahead:
+    if ahead and site.running is None:  # one that runs may have taken it since the log was read
         what = f"{', '.join(ahead)} tells of records behind the end of the log, which is {log.last}"
-        hint = "the log lost its end; start finn: it goes on from the snapshot, and takes what the store has"
+        hint = "the log lost its end; start `finn serve`: it goes on from the snapshot, and takes what the store has"
         return Seen("fail", what, hint, {"ahead": ahead, "last_seq": log.last})
     spots = [(path, one, located(site.disk, site.paths.wal, log, one.seq)) for path, one in sound]
     other = [path.name for path, one, spot in spots if spot is not None and spot.digest != one.chain]
     if other:
         what = f"{', '.join(other)} is of another history than the log: the digests at its record differ"
-        hint = "one of the two came from elsewhere; compare with the store: finn verify --store"
+        hint = "one of the two came from elsewhere; compare with the store: `finn verify --store`"
         return Seen("fail", what, hint, {"other": other})
     return Seen("pass", "each leads to the log as it is")
 
@@ -127,7 +129,12 @@ def _see_state(site: Site) -> Seen:
     if not wrong:
         return Seen("pass", f"{newest.seq - before.seq} records folded again give the same state")
     what = f"{path.name} is not what the log gives: {', '.join(wrong)} differ"
-    return Seen("fail", what, "move it away: a start folds the one before and the log", {"folds": wrong})
+    return Seen(
+        "fail",
+        what,
+        "move it away, or `finn doctor --fix` does: a start then uses the one before it, and the log",
+        {"folds": wrong},
+    )
 
 
 def _folded(site: Site, before: Snapshot, seq: int) -> dict[str, dict[str, object]] | None:

@@ -61,6 +61,9 @@ def test_a_link_or_a_folder_in_the_place_of_a_blob_is_damage_and_no_failing_disk
     path.symlink_to("nowhere") if link else path.mkdir()
     with pytest.raises(Damaged, match="no plain file"):
         blobs.get(SHA)
+    if link:
+        assert not blobs.has(SHA)
+        assert blobs.get(blobs.put(DATA)) == DATA
 
 
 def test_damage_is_found_by_reading(tmp_path: Path, blobs: Blobs) -> None:

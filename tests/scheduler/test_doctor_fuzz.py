@@ -1,16 +1,28 @@
-"""The doctor on directories that were damaged at random: it always ends with its findings, and touches nothing."""
+"""The doctor on directories that were damaged at random.
 
+A look always ends with its findings, and touches nothing. A fix loses nothing: finn starts afterwards and shows all
+that it would have shown without, no byte is gone, a second one finds nothing to do, and the undo puts all of it back.
+"""
+
+import asyncio
+import os
 import random
 import shutil
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
+from agent.mirror import export
+from agent.session import SESSIONS
+from gateway.serve import FOLDERS
+from persistence.beads import BEADS
+from persistence.quarantine import make_way
 from persistence.recovery import verify
 from scheduler.checks import CHECKS
 from scheduler.finding import SOUND
 from tests.conftest import count
 from tests.scheduler import wounds
-from tests.scheduler.ward import Ward, new_ward, tree
+from tests.scheduler.ward import Ward, environ_of, living, new_ward, tree
 from tests.scheduler.wounds import DISK
 
 Dice = random.Random
@@ -57,7 +69,7 @@ def folder(path: Path, dice: Dice) -> None:
 
 def link(path: Path, dice: Dice) -> None:
     path.unlink()
-    path.symlink_to(dice.choice(["nowhere", "..", "/dev/null"]))
+    path.symlink_to(dice.choice(["nowhere", "..", "."]))  # to nothing outside: some of these are written to
 
 
 def twin(path: Path, dice: Dice) -> None:
@@ -96,3 +108,155 @@ def test_whatever_is_damaged_the_doctor_ends_changes_nothing_and_sees_what_verif
         assert list(found) == [check.id for check in CHECKS]
         if not is_whole(ward):
             assert [one.id for one in found.values() if one.category == "wal" and one.severity not in SOUND], done
+
+
+# ---------------------------------------------------------------- mending
+
+
+def opened(root: Path, dice: Dice) -> None:
+    for name in dice.sample(["blobs", ".", "state", "wal", "grimoires", "workspace", "snapshots"], 3):
+        if (root / name).is_dir():
+            (root / name).chmod(0o755)
+
+
+def without_folder(root: Path, dice: Dice) -> None:
+    name = dice.choice(["snapshots", "quarantine", "chunks", "blobs", "state", "cache", "workspace", "grimoires"])
+    if (root / name).is_dir():
+        shutil.rmtree(root / name)
+
+
+def file_for_folder(root: Path, dice: Dice) -> None:
+    name = dice.choice(["snapshots", "quarantine", "chunks", "blobs", "state", "state/sessions", "cache"])
+    if (root / name).is_dir():
+        shutil.rmtree(root / name)
+        (root / name).write_text("in the way")
+
+
+def stranger(root: Path, dice: Dice) -> None:
+    folder = root / dice.choice(["wal", "snapshots", "state/sessions"])
+    if folder.is_dir():
+        (folder / f"notes-{dice.randrange(100)}.jsonl").write_text("mine")
+
+
+def folder_for_mirror(root: Path, dice: Dice) -> None:
+    for path in (root / "state" / "sessions").glob("0*.jsonl"):
+        if path.is_file():
+            path.unlink()
+            path.mkdir(mode=0o700)
+
+
+def other_words(root: Path, dice: Dice) -> None:
+    for path in (root / "state" / "sessions").glob("0*.jsonl"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes().replace(b"tea", b"sea"))
+
+
+def other_identity(root: Path, dice: Dice) -> None:
+    path = root / "grimoires" / dice.choice(["BEAUVOIR.md", "NOTES.md"])
+    if path.is_file():
+        path.write_bytes(dice.choice([b"\xff\xfe", b"", b"x" * 70_000]))
+
+
+def torn_tail(root: Path, dice: Dice) -> None:
+    paths = sorted(path for path in (root / "wal").glob("*.wal") if path.is_file())
+    if paths:
+        with paths[-1].open("ab") as file:
+            file.write(b"0000007f 1c3a5e80 and so")
+
+
+def no_lock(root: Path, dice: Dice) -> None:
+    path = root / "wal" / "LOCK"
+    if path.is_file():
+        path.unlink()
+        path.mkdir(mode=0o700)
+
+
+def left_behind(root: Path, dice: Dice) -> None:
+    (root / "run.json").write_text('{"pid": 4194303, "url": "http://127.0.0.1:1", "epoch": 1}')
+    (root / ".env").write_text("FINN_SOMETHING_NEW=1\n")
+    (root / ".finn-half").write_text("half")
+    os.utime(root / ".finn-half", (1, 1))
+
+
+WRONGS: tuple[Callable[[Path, Dice], None], ...] = (
+    opened,
+    without_folder,
+    file_for_folder,
+    stranger,
+    folder_for_mirror,
+    other_words,
+    other_identity,
+    torn_tail,
+    no_lock,
+    left_behind,
+)
+
+
+def ill(dice: Dice) -> tuple[Ward, list[str]]:
+    """A directory with several things wrong, and which. Nothing is done to the token: only a person can mend that."""
+    ward = new_ward()
+    if dice.random() < 0.4:
+        wounds.sealed(ward)
+    token = (ward.root / "auth" / "token").read_bytes()
+    done = damaged(ward, dice)
+    for wrong in dice.sample(WRONGS, dice.randrange(1, 5)):
+        wrong(ward.root, dice)
+        done.append(wrong.__name__)
+    shutil.rmtree(ward.root / "auth")
+    (ward.root / "auth").mkdir(mode=0o700)
+    (ward.root / "auth" / "token").write_bytes(token)
+    (ward.root / "auth" / "token").chmod(0o600)
+    return ward, done
+
+
+async def _shown(root: Path) -> dict[str, object]:
+    make_way(DISK, root, FOLDERS)
+    found: dict[str, object] = {}
+    async with living(environ_of(root)) as rooms:
+        for session, state in rooms.journal.streams(SESSIONS).items():
+            if state.created_seq:
+                lines = await export(rooms.journal, session, state, root)
+                found |= {f"{session} {line}": True for line in lines.decode().splitlines()[1:]}
+        found |= {one.id: one.text("title") for one in rooms.journal.whole(BEADS).beads.values()}
+    for top in ("grimoires", "workspace"):
+        files = [path for path in (root / top).rglob("*") if path.is_file() and not path.is_symlink()]
+        found |= {str(path.relative_to(root)): sha256(path.read_bytes()).hexdigest() for path in files}
+    return found
+
+
+def shown(root: Path) -> dict[str, object] | None:
+    """What a finn shows that starts on a copy; None where it does not start."""
+    kept = root.with_name("meanwhile")
+    shutil.copytree(root, kept, symlinks=True)
+    try:
+        return asyncio.run(_shown(root))
+    except (AssertionError, OSError):
+        return None
+    finally:
+        shutil.rmtree(root)
+        kept.rename(root)
+
+
+def contents(root: Path) -> set[str]:
+    """What every file holds, wherever it is, but for the lock."""
+    files = [path for path in root.rglob("*") if path.is_file() and not path.is_symlink() and path.name != "LOCK"]
+    return {sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_whatever_is_damaged_a_fix_loses_nothing_is_done_once_and_can_be_undone(seed: int) -> None:
+    for number in range(count(6, 200)):
+        ward, done = ill(Dice(f"{seed}-{number}"))
+        without, held, before = shown(ward.root), contents(ward.root), tree(ward.root)
+        fixed = ward.fix()
+        after = tree(ward.root)
+        now = contents(ward.root)
+        assert held <= now, done
+        assert ward.fix().applied == (), done
+        assert tree(ward.root) == after, done
+        healed = shown(ward.root)
+        assert healed is not None, done
+        gone = {name for name, what in (without or {}).items() if healed.get(name) != what and what not in now}
+        assert gone == set(), done
+        if fixed.id:
+            ward.undo(fixed.id)
+        assert tree(ward.root) == before, done

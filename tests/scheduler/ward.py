@@ -14,7 +14,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from hashlib import sha256
@@ -25,6 +26,7 @@ from agent import models
 from gateway.app import Finn
 from gateway.auth import Auth
 from gateway.chosen import chosen_of
+from gateway.rooms import Rooms
 from gateway.settings import read
 from gateway.site import site_of
 from persistence.clock import Ids, SystemClock, system_entropy
@@ -69,7 +71,19 @@ def pristine(store: bool = False) -> Path:
 
 
 async def _live(environ: Mapping[str, str]) -> None:
-    """One life of a finn, without its port."""
+    """One life of a finn that is told SAID."""
+    async with living(environ) as rooms:
+        for number in range(2):
+            session = rooms.ids.new()
+            await rooms.turns.record(SessionCreated(title=f"Talk {number}"), session, OWNER)
+            for text in SAID:
+                accepted = await rooms.turns.say(session, text, rooms.ids.new(), by=OWNER)
+                await rooms.turns.outcome(session, accepted)
+
+
+@asynccontextmanager
+async def living(environ: Mapping[str, str]) -> AsyncIterator[Rooms]:
+    """A finn, without its port, until it is drained."""
     settings, clock = read(environ), SystemClock()
     auth = Auth.open(settings.data_dir / "auth", clock=clock, entropy=system_entropy, token=settings.token)
     finn = Finn(settings, models.choose(chosen_of(settings), clock), auth, clock, system_entropy, 8080)
@@ -82,13 +96,7 @@ async def _live(environ: Mapping[str, str]) -> None:
     async with app.router.lifespan_context(app):
         await ready.wait()
         assert finn.failure is None, finn.failure
-        rooms = finn.rooms()
-        for number in range(2):
-            session = rooms.ids.new()
-            await rooms.turns.record(SessionCreated(title=f"Talk {number}"), session, OWNER)
-            for text in SAID:
-                accepted = await rooms.turns.say(session, text, rooms.ids.new(), by=OWNER)
-                await rooms.turns.outcome(session, accepted)
+        yield finn.rooms()
         await finn.drain()
 
 
