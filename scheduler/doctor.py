@@ -189,7 +189,7 @@ def _blocked(check: Check, site: Site, steps: Iterable[Step]) -> str:
         return STOP_FIRST
     for step in steps:
         if isinstance(step, Ask) and step.act not in site.acts:
-            return "start finn serve, then `finn doctor --fix` mends it"
+            return "start `finn serve`, then `finn doctor --fix` mends it"
         if isinstance(step, Change) and site.change is None:
             return "the beads cannot be changed from here"
         if why := barred(step, site.root):

@@ -4,9 +4,9 @@ finn doctor: WARN                                    as_text: calm, a sound subj
 
   config      well (6)
   dirs        WARN
-    warn  modes of files and folders
-          3 of 41 can be read by others: wal, auth, .env
-          chmod them, or let `finn doctor --fix` do it
+    warn  whether nobody but finn's user sees into the data directory
+          2 others can get at: wal (0755), auth (0755)
+          `chmod go=` what is named, or `finn doctor --fix` does
           --fix would: set the mode of wal to 0700
                        set the mode of auth to 0700
 
@@ -94,12 +94,17 @@ def _category(category: str, findings: Sequence[Json], width: int, *, colour: bo
 
 def _finding(finding: Json, width: int, *, colour: bool) -> Iterator[str]:
     word = "fixed" if finding["fixability"] == "fixed" else finding["severity"]
-    yield f"    {_painted(finding['severity'], f'{word:<5}', colour=colour)} {_line(finding['title'])}"
+    yield f"    {_painted(finding['severity'], f'{word:<5}', colour=colour)} {_title(finding)}"
     paragraphs = [finding["detail"], finding["remediation"] if finding["severity"] != "pass" else "", *_more(finding)]
     for paragraph in paragraphs:
         yield from textwrap.wrap(
             _line(paragraph), width, initial_indent=" " * MARGIN, subsequent_indent=" " * MARGIN, break_on_hyphens=False
         )
+
+
+def _title(finding: Json) -> str:
+    """What was looked at; a title says how it should be, so it is no heading for what is not so."""
+    return ("" if finding["severity"] == "pass" else "whether ") + _line(finding["title"])
 
 
 def _more(finding: Json) -> Iterator[str]:
@@ -147,7 +152,7 @@ def as_markdown(report: Json) -> str:
 
 def _item(finding: Json) -> str:
     word = "fixed" if finding["fixability"] == "fixed" else finding["severity"]
-    head = f"- **{word}** `{finding['id']}` {_plain(finding['title'])}: {_plain(finding['detail'])}"
+    head = f"- **{word}** `{finding['id']}` {_plain(_title(finding))}: {_plain(finding['detail'])}"
     more = [finding["remediation"] if finding["severity"] not in SOUND else "", *_more(finding)]
     return "\n".join([head, *(f"  - {_plain(one)}" for one in more if one)])
 

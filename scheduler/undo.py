@@ -75,7 +75,7 @@ def barred(step: Step, root: Path) -> str:
             return ""
     if top.name not in WHOLE or os.path.lexists(top) or not (root / "wal").is_dir():
         return ""
-    return f"{top.name} is gone as a whole: start finn, which writes all of it back from the log"
+    return f"{top.name} is gone as a whole: start `finn serve`, which writes all of it back from the log"
 
 
 # ---------------------------------------------------------------- doing
@@ -182,13 +182,13 @@ class Doing:
     def _ask(self, step: Ask, alone: bool) -> None:
         act = self.site.acts.get(step.act)
         if act is None:
-            raise Conflict(f"only a running finn can do this: {step.act}", hint="start finn serve, and fix it then")
+            raise Conflict(f"only a running finn can do this: {step.act}", hint="start `finn serve`, and fix it then")
         act()
         self.applied.append(said(step, self.site.root))
 
     def _change(self, step: Change, alone: bool) -> None:
         if self.site.change is None:
-            raise Conflict("the beads cannot be changed from here", hint="start finn serve, and fix it then")
+            raise Conflict("the beads cannot be changed from here", hint="start `finn serve`, and fix it then")
         self._plan(step, alone, do="change", edits=[[edit.before, edit.after] for edit in step.edits])
         self.site.change(tuple(step.edits))
 
@@ -404,7 +404,7 @@ def _back_move(site: Site, home: Path, line: Json) -> str:
 
 def _back_change(site: Site, home: Path, line: Json) -> str:
     if site.change is None:
-        raise Conflict("the beads cannot be changed from here", hint="start finn serve, and undo it then")
+        raise Conflict("the beads cannot be changed from here", hint="start `finn serve`, and undo it then")
     edits = tuple(Edit(before, after) for before, after in line["edits"])
     site.change(undone(edits))
     return f"{', '.join(edit.id for edit in edits)} as before"

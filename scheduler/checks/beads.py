@@ -131,7 +131,7 @@ def _mode(path: Path) -> int:
 
 def _see_mode(site: Site) -> Seen:
     odd = [f"{path.name} ({_mode(path):04o})" for path in _odd_modes(site)]
-    hint = f"chmod 600 {_path(site).parent}/*.jsonl"
+    hint = f"`chmod 600 {_path(site).parent}/*.jsonl`"
     return some(odd, "warn", "nobody else may read the file", "others may read", hint)
 
 
@@ -180,7 +180,7 @@ def _without_owner(site: Site) -> Amend:
 
 def _see_sessions(site: Site) -> Seen:
     well = "every session of work that is active has an owner"
-    hint = "finn serve marks them session:expired when it starts"
+    hint = "`finn serve` marks them session:expired when it starts"
     return _see_amends(_without_owner(site), "warn", well, "work goes on for nobody in", hint, site)
 
 
@@ -191,7 +191,7 @@ def _works_again(site: Site) -> Amend:
 
 def _see_breakers(site: Site) -> Seen:
     found = [f"{bead.id} ({breaker_of(bead)})" for bead in map(board(site).get, _ids(_works_again(site), site)) if bead]
-    hint = "close them: finn beads close ID"
+    hint = "close them: `finn beads close ID`"
     return some(found, "warn", "each open breaker bead has an open breaker", "no breaker is open for", hint)
 
 
@@ -212,14 +212,14 @@ def _see_targets(site: Site) -> Seen:
         if str(edge["depends_on_id"]) not in beads and not str(edge["depends_on_id"]).startswith(EXTERNAL)
     }
     holding = sum(edge["type"] in BLOCKING for edge in missing.values())
-    hint = "take the dependency away (PATCH /api/beads/ID, remove_dependencies), or make the bead that it means"
+    hint = "take the dependency away (`PATCH /api/beads/ID`, remove_dependencies), or make the bead that it means"
     wrong = f"dependencies on beads that do not exist, {holding} of which hold their bead up for ever"
     return some(sorted(missing), "warn", "every dependency leads to a bead", wrong, hint, holding=holding)
 
 
 def _see_cycles(site: Site) -> Seen:
     found = [" → ".join((*circle, circle[0])) for circle in cycles(board(site))]
-    hint = "take one dependency of each circle away: PATCH /api/beads/ID, remove_dependencies"
+    hint = "take one dependency of each circle away: `PATCH /api/beads/ID`, remove_dependencies"
     return some(found, "warn", "nothing waits for itself", "beads that wait for one another in a circle", hint)
 
 
@@ -274,7 +274,7 @@ def _see_stale(site: Site) -> Seen:
     marked = {bead.id for bead in own_beads.stale(board(site), now, after * SECOND) if STALE in bead.labels}
     still = [one for one in board(site).values() if one.id in marked or (STALE in one.labels and not one.ended)]
     found = [f"{bead.id} ({(now - bead.updated) // (3600 * SECOND)} h)" for bead in sorted(still, key=_age)]
-    hint = "finn beads show ID; then go on with it, close it, or give it back: finn beads update ID --status open"
+    hint = "`finn beads show ID`; then go on with it, close it, or give it back: `finn beads update ID --status open`"
     return some(found, "warn", "nothing that is in progress lies still", "in progress and not touched for long", hint)
 
 
@@ -300,21 +300,21 @@ CHECKS: tuple[Check, ...] = (
         "at most one run is the current one",
         partial(_rivals, "run:current"),
         "more than one epic is run:current; these are older",
-        "halt them: finn beads label remove ID run:current, then label add ID run:halted",
+        "halt them: `finn beads label remove ID run:current`, then label add ID run:halted",
     ),
     _amending(
         "beads.sprint",
         "at most one sprint is in progress",
         partial(_rivals, "sprint:in_progress"),
         "more than one sprint is in progress; these are older",
-        "end them: finn beads close ID",
+        "end them: `finn beads close ID`",
     ),
     _amending(
         "beads.two_states",
         "a bead is in one state of each kind",
         amends.undecided,
         "in two states of one kind at once",
-        "take one of the two labels away: finn beads label remove ID LABEL",
+        "take one of the two labels away: `finn beads label remove ID LABEL`",
     ),
     Check("beads.labels", "every label is one that br takes", _unreadable, partial(_mend_amends, amends.unreadable)),
     _amending(
@@ -322,14 +322,14 @@ CHECKS: tuple[Check, ...] = (
         "a bead says when it was closed if, and only if, it is closed",
         amends.unclosed,
         "closed without saying when, or the other way round",
-        "bd refuses a file with such a line; finn doctor --fix sets or clears closed_at",
+        "bd refuses a file with such a line; `finn doctor --fix` sets or clears closed_at",
     ),
     _amending(
         "beads.external_ref",
         "an external_ref names one bead alone",
         amends.twins,
         "with the external_ref of an older bead",
-        "give each its own: finn beads update ID --external-ref REF; br refuses the whole file otherwise",
+        "give each its own: `finn beads update ID --external-ref REF`; br refuses the whole file otherwise",
     ),
     Check(
         "beads.session_owner",

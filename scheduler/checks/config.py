@@ -17,7 +17,9 @@ KEYS = ("_API_KEY", "AWS_")  #: what `model` and `store` look at themselves
 def _see_refusal(site: Site) -> Seen:
     if not site.refusal:
         return Seen("pass", "finn serve takes these settings")
-    return Seen("fail", f"finn serve would not start: {site.refusal}", "correct what is named, then start finn")
+    return Seen(
+        "fail", f"`finn serve` would not start: {site.refusal}", "correct what is named, then start `finn serve`"
+    )
 
 
 def _see_names(site: Site) -> Seen:

@@ -47,12 +47,12 @@ def _see_data(site: Site) -> Seen:
         return Seen("pass", f"{site.root} is there")
     if os.path.lexists(site.root):
         return Seen("fail", f"{site.root} is no folder", "move it away, or choose another FINN_DATA_DIR")
-    return Seen("info", f"{site.root} is not there yet", "finn serve makes it")
+    return Seen("info", f"{site.root} is not there yet", "`finn serve` makes it")
 
 
 def _see_missing(site: Site) -> Seen:
     missing = [name for name in MADE if not os.path.lexists(site.root / name)] if _begun(site) else []
-    hint = "finn serve makes them, and so does --fix; what was in them is in the log, or in a copy of it"
+    hint = "`finn serve` makes them, and so does --fix; what was in them is in the log, or in a copy of it"
     return some(missing, "warn", "every folder is there", "folders that are missing", hint)
 
 
@@ -62,7 +62,7 @@ def _mend_missing(site: Site) -> Sequence[Step]:
 
 def _see_kind(site: Site) -> Seen:
     odd = [_short(site, path) for path in _there(site) if not path.is_dir()]
-    hint = "start finn, or let --fix do it: what is there goes to quarantine/, and the folder is made"
+    hint = "start `finn serve`, or let --fix do it: what is there goes to quarantine/, and the folder is made"
     return some(odd, "fail", "where a folder belongs, there is one", "something else is where a folder belongs", hint)
 
 
@@ -101,7 +101,7 @@ def _open(site: Site) -> Iterator[tuple[Path, int]]:
 
 def _see_modes(site: Site) -> Seen:
     odd = [f"{_short(site, path)} ({stat.S_IMODE(path.lstat().st_mode):04o})" for path, _ in _open(site)]
-    hint = f"chmod go= {site.root} and what is named"
+    hint = f"`chmod go=` {site.root} and what is named, or `finn doctor --fix` does"
     return some(odd, "warn", "the data directory is for its owner alone", "others can get at", hint)
 
 
@@ -118,7 +118,11 @@ def _shut(site: Site) -> list[Path]:
 def _see_shut(site: Site) -> Seen:
     odd = [f"{_short(site, path)} ({stat.S_IMODE(path.lstat().st_mode):04o})" for path in _shut(site)]
     return some(
-        odd, "fail", "finn may use every folder", "folders that keep finn out", f"chmod u+rwx below {site.root}"
+        odd,
+        "fail",
+        "finn may use every folder",
+        "folders that keep finn out",
+        f"`chmod u+rwx` what is named below {site.root}, or `finn doctor --fix` does",
     )
 
 
@@ -137,7 +141,7 @@ def _see_owner(site: Site) -> Seen:
         for path in (site.root, *_there(site))
         if os.path.lexists(path) and path.lstat().st_uid != me
     ]
-    hint = f"chown -R {me} {site.root}, or run this as the user that finn runs as"
+    hint = f"`chown -R {me} {site.root}`, or run this as the user that finn runs as"
     return some(foreign, "warn", f"all of it belongs to user {me}", f"this is user {me}, and others own", hint)
 
 
@@ -183,9 +187,7 @@ def _mend_leftovers(site: Site) -> Sequence[Step]:
 
 def _see_files(site: Site) -> Seen:
     gone = [name for name in KEPT if not os.path.lexists(site.root / name)] if _begun(site) else []
-    hint = (
-        "start finn: it writes the whole folder back from the log. Do not make an empty one: it would mean delete all"
-    )
+    hint = "start `finn serve`: it writes all of it back from the log. Make no empty folder: that would mean delete all"
     return some(gone, "warn", "the agent's files and its workspace are there", "folders that are gone as a whole", hint)
 
 
@@ -202,9 +204,9 @@ def _see_restoring(site: Site) -> Seen:
         return Seen("pass", "a finn runs, and sees to it")
     if os.path.lexists(site.root / RESTORING):
         what = f"a restoration was cut off: {site.root / RESTORING} holds what it had"
-        return Seen("warn", what, "start finn: it brings the restoration to its end, or takes it back")
+        return Seen("warn", what, "start `finn serve`: it brings the restoration to its end, or takes it back")
     if os.path.lexists(site.root / RESTORED):
-        return Seen("info", "the log was restored, and the files are not all written from it yet", "start finn")
+        return Seen("info", "the log was restored, and the files are not all written from it yet", "start `finn serve`")
     return Seen("pass", "no restoration is under way")
 
 
@@ -221,11 +223,11 @@ CHECKS: tuple[Check, ...] = (
     Check("dirs.files", "grimoires and workspace are there", _see_files),
     Check("dirs.links", "folders are no links", _see_links),
     Check("dirs.shut", "finn may use every folder", _see_shut, _mend_shut),
-    Check("dirs.modes", "nobody else may", _see_modes, _mend_modes),
+    Check("dirs.modes", "nobody but finn's user sees into the data directory", _see_modes, _mend_modes),
     Check("dirs.owner", "all of it is one user's", _see_owner),
     Check("dirs.writable", "the file system takes writes", _see_writable),
     Check("dirs.leftovers", "no write was left half done", _see_leftovers, _mend_leftovers),
-    Check("dirs.quarantine", "what could not be used", _see_quarantine),
+    Check("dirs.quarantine", "nothing is in quarantine", _see_quarantine),
     Check("dirs.restoring", "no restoration is under way", _see_restoring),
     Check("dirs.strangers", "nothing else lies here", _see_strangers),
 )

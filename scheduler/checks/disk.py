@@ -122,7 +122,7 @@ def _see_undo(site: Site) -> Seen:
     if size <= UNDO_BYTES and len(kept) <= UNDO_FIXES:
         return Seen("pass", f"{len(kept)} fixes can be undone ({amount(size)})", data=data)
     what = f"{len(kept)} fixes can be undone, which takes {amount(size)}; nothing of it goes by itself"
-    return Seen("info", what, f"once you need none of it: rm -r {folder}/ID, the oldest first", data)
+    return Seen("info", what, f"once you need none of it: `rm -r {folder}/ID`, the oldest first", data)
 
 
 CHECKS: tuple[Check, ...] = (
@@ -131,5 +131,5 @@ CHECKS: tuple[Check, ...] = (
     Check("disk.kind", "the disk outlives the machine's memory", _see_kind),
     Check("disk.locks", "the disk is this machine's own", _see_locks),
     Check("disk.log", "the log fits twice", _see_log),
-    Check("disk.undo", "what earlier fixes keep", _see_undo),
+    Check("disk.undo", "earlier fixes keep little", _see_undo),
 )

@@ -66,7 +66,7 @@ def _see_present(site: Site) -> Seen:
         return Seen("info", "no archive is set", "set FINN_GIT_REMOTE to keep the agent's past in git as well")
     if shutil.which("git") is None:
         what = "there is no git on this machine: nothing is archived"
-        return Seen("warn", what, "install git (in Debian: apt-get install git), or unset FINN_GIT_REMOTE")
+        return Seen("warn", what, "install git (in Debian: `apt-get install git`), or unset FINN_GIT_REMOTE")
     try:
         with _any_folder(site) as git:
             said = git.ask("version").decode(errors="replace").strip()
@@ -95,7 +95,9 @@ def _see_folder(site: Site) -> Seen:
     if not _folder(site).is_dir():
         return UNSET if site.remote is None else Seen("pass", "nothing is archived yet")
     what = "the archive's own folder is damaged"
-    hint = f"finn doctor --fix moves {_folder(site)} to quarantine; the next archive begins it anew from log and remote"
+    hint = (
+        f"`finn doctor --fix` moves {_folder(site)} to quarantine; the next archive begins it anew from log and remote"
+    )
     try:
         answer = _git(site).run("fsck", "--connectivity-only", "--no-dangling", "--no-progress", limit_s=FSCK_S)
     except GitMissing:
@@ -145,7 +147,7 @@ def _see_config(site: Site) -> Seen:
     named_keys = re.findall(r"^[ \t]*\[[ \t]*([A-Za-z0-9.-]+)", path.read_text(errors="replace"), re.MULTILINE)
     what = f"git/config was changed by somebody else: it has the sections {named(dict.fromkeys(named_keys))}"
     hint = (
-        "finn doctor --fix writes finn's own again; settings of git have no place there, addresses with keys even less"
+        "`finn doctor --fix` writes finn's own again; your own settings of git, and keys above all, have no place there"
     )
     return Seen("warn", what, hint, {"sections": sorted(set(named_keys))})
 
@@ -228,9 +230,9 @@ def _see_branch(site: Site) -> Seen:
         what = f"{site.branch} is ahead of the remote: its newest commit is not there yet"
         return Seen("info", what, "nothing has to be done: the next archive pushes it", data)
     if _is_below(site, here, there):
-        return Seen("warn", f"{site.branch} is behind the remote", "start finn serve: it takes what is newer", data)
+        return Seen("warn", f"{site.branch} is behind the remote", "start `finn serve`: it takes what is newer", data)
     what = f"the remote's {site.branch} ({there[:12]}) holds commits that this archive ({here[:12]}) does not know"
-    hint = "if another instance runs, that is its work; otherwise start finn serve: a push joins both, or goes beside"
+    hint = "if another instance runs, that is its work; otherwise start `finn serve`: a push joins both, or goes beside"
     return Seen("warn", what, hint, data)
 
 
@@ -283,10 +285,12 @@ def _see_lag(site: Site) -> Seen:
     limit = max(LAG_S, 2 * float(site.settings.get("FINN_ARCHIVE_INTERVAL") or 0))
     if state.seq > seq:
         what = f"git is further than the log here: record {state.seq}, the log ends with {seq}"
-        return Seen("warn", what, "start finn serve: it takes what is newer", data)
+        return Seen("warn", what, "start `finn serve`: it takes what is newer", data)
     if lag and age > limit:
         todo = (
-            "see in /health why nothing is archived" if site.running else "start finn serve: it archives when it starts"
+            "see in /health why nothing is archived"
+            if site.running
+            else "start `finn serve`: it archives when it starts"
         )
         return Seen("warn", said, todo, data)
     return Seen("pass", said, data=data)

@@ -68,7 +68,7 @@ def _see_text(name: str, most: int, needed: bool, site: Site) -> Seen:
         return Seen("pass", f"{name} has {size} bytes of UTF-8", data={"bytes": size})
     if not _grimoires(site).is_dir():
         return _without_folder(site, name)
-    hint = f"write {path} anew in UTF-8, or finn doctor --fix puts back what finn last had of it"
+    hint = f"write {path} anew in UTF-8, or `finn doctor --fix` puts back what finn last had of it"
     return Seen("warn", f"{name} {fault}; {IN_FORCE}", hint, {"fault": fault, "in_log": _kept(site, name) is not None})
 
 
@@ -77,7 +77,7 @@ def _without_folder(site: Site, name: str) -> Seen:
     if site.past.head.seq == 0:
         return Seen("pass", "finn has not started here yet")
     why = "finn writes the whole folder when it starts; one that held this file alone would delete the others"
-    hint = "start finn serve: it writes the folder as the log has it; make no empty one"
+    hint = "start `finn serve`: it writes the folder as the log has it; make no empty one"
     return Seen("warn", f"{name} is not there, nor is its folder; {IN_FORCE}", hint, {"blocked": why})
 
 
@@ -141,7 +141,7 @@ def _see_writable(site: Site) -> Seen:
     if not _grimoires(site).is_dir():
         return Seen("info", "there is no folder grimoires") if site.past.head.seq else Seen("pass", "not begun yet")
     odd = [str(folder.relative_to(site.root)) for folder in _closed(site)]
-    hint = f"chmod -R u+rwX {_grimoires(site)}"
+    hint = f"`chmod -R u+rwX {_grimoires(site)}`"
     return some(odd, "warn", "the agent can write down what it learns", "the agent cannot write in", hint)
 
 

@@ -134,7 +134,7 @@ def _see_library(site: Site) -> Seen:
     missing = [name for name in LIBRARIES[wire] if not _is_installed(name)]
     if not missing:
         return Seen("pass", f"{' and '.join(LIBRARIES[wire])} are installed")
-    hint = "install finn again: pip install -r requirements.lock"
+    hint = "install finn again: `pip install -r requirements.lock`"
     return Seen("fail", f"{_meant(site)} cannot be asked: {', '.join(missing)} is not installed", hint)
 
 

@@ -51,7 +51,7 @@ def _see_distributions(site: Site) -> Seen:
         bare = name.split("=")[0].split("<")[0].split(">")[0].split("[")[0].split("~")[0].strip()
         if "extra" not in condition and not _is_installed(bare):
             missing.append(bare)
-    hint = "install finn again: pip install --require-hashes -r requirements.lock"
+    hint = "install finn again: `pip install --require-hashes -r requirements.lock`"
     return some(missing, "fail", "everything that finn needs is installed", "not installed", hint)
 
 
@@ -89,7 +89,7 @@ def _see_files(site: Site) -> Seen:
     if soft is not None and soft < FILES:
         what = f"a process may have {soft} files open, and finn may need {FILES}"
         return Seen(
-            "warn", what, f"raise it where finn is started: ulimit -n {FILES * 8}, or LimitNOFILE=", {"soft": soft}
+            "warn", what, f"raise it where finn is started: `ulimit -n {FILES * 8}`, or LimitNOFILE=", {"soft": soft}
         )
     return Seen("pass", f"{soft or 'any number of'} files may be open")
 
@@ -135,7 +135,12 @@ def _see_note(site: Site) -> Seen:
     if site.running is not None:
         return Seen("pass", f"process {site.running.pid} runs at {site.running.url}")
     what = "run.json names a finn that does not run: it was killed, or the machine went down"
-    return Seen("warn", what, "start finn, which writes it anew; or remove it", {"bytes": path.lstat().st_size})
+    return Seen(
+        "warn",
+        what,
+        "nothing is lost; start `finn serve`, which writes it anew, or remove it",
+        {"bytes": path.lstat().st_size},
+    )
 
 
 def _mend_note(site: Site) -> Sequence[Step]:
@@ -153,21 +158,27 @@ def _see_answers(site: Site) -> Seen:
         return Seen("pass", f"process {site.running.pid} answers at {site.running.url}")
     if holder != site.running.pid:
         what = f"run.json names process {site.running.pid}, which lives and is no finn: a killed one left the note"
-        return Seen("warn", what, "start finn, which writes it anew; or remove run.json", {"pid": site.running.pid})
+        return Seen(
+            "warn", what, "start `finn serve`, which writes it anew, or remove run.json", {"pid": site.running.pid}
+        )
     what = f"process {site.running.pid} has the log and does not answer at {site.running.url}"
-    return Seen("fail", what, f"kill {site.running.pid}, then start finn: nothing acknowledged is lost by that")
+    return Seen(
+        "fail",
+        what,
+        f"`kill {site.running.pid}`, then start `finn serve`: nothing that finn has taken in is lost by that",
+    )
 
 
 def _see_fixes(site: Site) -> Seen:
     left = list(cut_off(site))
-    hint = f"finn doctor --undo {left[0]}" if left else ""
+    hint = f"`finn doctor --undo {left[0]}`" if left else ""
     return some(left, "warn", "no fix was cut off", "fixes that were cut off before their end", hint)
 
 
 def _see_tasks(site: Site) -> Seen:
     tasks = {name: state for name, state in site.facts.items() if name.startswith("task:")}
     off = [f"{name.removeprefix('task:')} ({state})" for name, state in tasks.items() if state not in ("closed", None)]
-    hint = "finn status says why; once mended, POST /api/tasks/NAME/run tries one at once"
+    hint = "`finn status` says why; once mended, `POST /api/tasks/NAME/run` tries one at once"
     well = f"{len(tasks)} tasks run" if tasks else "tasks run only in a finn that runs"
     return some(off, "warn", well, "tasks that failed three times and wait", hint)
 

@@ -11,12 +11,12 @@ from scheduler.site import Site
 
 #: Files of the kernel below sys/, the value that keeps users from namespaces, and what to do.
 NAMESPACES = (
-    ("sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
-    ("sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+    ("sys/user/max_user_namespaces", "0", "`sysctl user.max_user_namespaces=15000`"),
+    ("sys/kernel/unprivileged_userns_clone", "0", "`sysctl kernel.unprivileged_userns_clone=1`"),
     (
         "sys/kernel/apparmor_restrict_unprivileged_userns",
         "1",
-        "sysctl kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile for bwrap",
+        "`sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or an AppArmor profile for bwrap",
     ),
 )
 

@@ -61,7 +61,7 @@ def _closed(path: Path) -> SetMode:
 
 def _see_auth(site: Site) -> Seen:
     odd = [f"{path.relative_to(site.root)} ({_mode(path):04o})" for path in _open_paths(_auth(site))]
-    hint = f"chmod -R go= {site.root / 'auth'}; if others use this machine, finn token --rotate"
+    hint = f"`chmod -R go= {site.root / 'auth'}`; if others use this machine, `finn token --rotate`"
     return some(odd, "fail", "nobody else can read the token", "others can get at", hint)
 
 
@@ -75,7 +75,7 @@ def _see_env(site: Site) -> Seen:
         return Seen("pass", "nobody else can read .env" if path.exists() else "there is no .env")
     what = f".env holds keys, and others can read it ({_mode(path):04o})"
     return Seen(
-        "fail", what, f"chmod 600 {path}; if others use this machine, change the keys in it", {"mode": _mode(path)}
+        "fail", what, f"`chmod 600 {path}`; if others use this machine, change the keys in it", {"mode": _mode(path)}
     )
 
 
@@ -130,7 +130,7 @@ def _see_links(site: Site) -> Seen:
     if not odd:
         good = sum(ends is not None and ends > site.clock.now() for ends in links.values())
         return Seen("pass", f"{good} login links are good now", data={"good": good, "all": len(links)})
-    hint = "finn doctor --fix takes them away; a new link comes from finn token"
+    hint = "`finn doctor --fix` takes them away; a new link comes from `finn token`"
     what = f"{len(odd)} of {len(links)} login links have ended, or are none that finn made for ten minutes"
     return Seen("warn", what, hint, {"count": len(odd)})
 
@@ -145,10 +145,10 @@ def _see_token(site: Site) -> Seen:
     if source == "none":
         return Seen("pass", "finn makes a token when it first starts", data=data)
     if source == "unreadable":
-        return Seen("fail", "auth/token cannot be read", "finn token --rotate makes a new one", data)
+        return Seen("fail", "auth/token cannot be read", "`finn token --rotate` makes a new one", data)
     if bits < TOKEN_BITS:
         what = f"the owner's token holds {bits:.0f} bits at most, fewer than {TOKEN_BITS}"
-        return Seen("fail", what, "finn token --rotate, or FINN_TOKEN from `openssl rand -hex 32`", data)
+        return Seen("fail", what, "`finn token --rotate`, or FINN_TOKEN from `openssl rand -hex 32`", data)
     return Seen("pass", f"the owner's token comes from the {source} and is strong", data=data)
 
 
@@ -167,7 +167,7 @@ def _see_tokens(site: Site) -> Seen:
     told = [f"{kind}: {named(ids)}" for kind, ids in kinds.items() if ids]
     if not told:
         return Seen("pass", f"{len(tokens)} scoped tokens were made, none that opens all or never ends")
-    hint = "finn token revoke ID for those that nobody needs"
+    hint = "`finn token revoke ID` for those that nobody needs"
     return Seen("info", "; ".join(told), hint, {kind: ids for kind, ids in kinds.items() if ids})
 
 
@@ -314,7 +314,7 @@ def _see_dumpable(site: Site) -> Seen:
     return Seen(
         "warn",
         f"other processes of its user can read the memory of finn (process {site.running.pid})",
-        "restart finn serve: it takes this away when it starts",
+        "restart `finn serve`: it takes this away when it starts",
         {"pid": site.running.pid},
     )
 

@@ -24,7 +24,7 @@ MOMENT_S = 60.0  #: by then a finn that runs has written the file of a session
 RENEW = "mirrors"  #: what a running finn is asked for where mirrors went
 
 LOST = "records are lost from the log, see wal.chain, wal.missing and wal.gaps"
-VERIFY = "what the log has is shown as it is; compare with the store: finn verify --store"
+VERIFY = "the page shows what the log has, as it is; compare with the store: `finn verify --store`"
 
 
 def _whole(site: Site) -> list[Conversation]:
@@ -36,7 +36,9 @@ def _judged(site: Site, bad: Sequence[str], sound: str, what: str, severity: Sev
     if not bad:
         return Seen("pass", sound)
     if site.log.lost:
-        return Seen("info", f"{what}: {named(bad)}; {LOST}", "see there", {"sessions": list(bad)})
+        return Seen(
+            "info", f"{what}: {named(bad)}; {LOST}", "mend that first, then look again", {"sessions": list(bad)}
+        )
     return Seen(severity, f"{what}: {named(bad)}", VERIFY, {"sessions": list(bad)})
 
 
@@ -67,7 +69,7 @@ def _see_turns(site: Site) -> Seen:
     if several or site.running is not None or not open_turns:
         return _judged(site, several, f"{len(open_turns)} turns run", "more than one turn runs at a time in")
     what = f"{len(open_turns)} turns were interrupted, in {named(list(open_turns))}"
-    hint = "start finn: it ends them as interrupted, says so in the session, and goes on with what waits"
+    hint = "start `finn serve`: it ends them as interrupted, says so in the session, and goes on with what waits"
     return Seen("info", what, hint, {"sessions": list(open_turns)})
 
 
@@ -111,7 +113,7 @@ def _see_missing(site: Site) -> Seen:
     bad = [one.session for one in _missing(site)]
     if not bad:
         return Seen("pass", f"{len(site.conversations)} sessions, each has its file")
-    hint = "start finn: it writes them from the log"
+    hint = "start `finn serve`: it writes them again from the log, so nothing is lost"
     return Seen("warn", f"{len(bad)} sessions have no file in {MIRRORS}: {named(bad)}", hint, {"sessions": bad})
 
 
@@ -121,18 +123,18 @@ def _see_mirrors(site: Site) -> Seen:
     data: dict[str, Json] = {"lines_of_lost_records": only} if only else {}
     if other:
         told = [f"{one.session} from line {one.mirror.line} on" for one in other]
-        what = f"{len(other)} mirrors do not say what the log says: {named(told)}"
-        hint = "they are copies and were changed; --fix writes them from the log and keeps what they were"
+        what = f"{len(other)} files in {MIRRORS} do not say what the log says: {named(told)}"
+        hint = (
+            "these are copies, and were changed; `finn doctor --fix` writes them from the log and keeps what they were"
+        )
         return Seen("warn", what, hint, {**data, "sessions": {one.session: one.mirror.line for one in other}})
     if only:
-        what = f"{only} lines of mirrors are all that is left of records that the log lost; they are kept as they are"
+        what = f"{only} lines in {MIRRORS} are all that is left of records that the log lost; they are kept as they are"
         return Seen("info", what, "read them there; a start that finds these records in the store puts them back", data)
     if behind and site.running is None:
-        return Seen("info", f"{len(behind)} mirrors end before the log does", "start finn: it goes on from there")
+        return Seen("info", f"{len(behind)} files end before the log does", "start `finn serve`: it goes on from there")
     lines = sum(one.mirror.line for one in _whole(site))
-    return Seen(
-        "pass", f"{lines} lines of {len(site.conversations)} mirrors, as the log has them", data={"lines": lines}
-    )
+    return Seen("pass", f"{lines} lines of {len(site.conversations)} files, as the log has them", data={"lines": lines})
 
 
 def _mend_missing(site: Site) -> Sequence[Step]:
@@ -202,8 +204,8 @@ def _judge_bodies(site: Site, kind: Kind, what: str, again: Callable[[Site, str]
     )
     data: dict[str, Json] = {"count": len(bad), "missing": list(kind.missing), "damaged": list(kind.damaged)}
     if not kind.damaged and copy and not made:
-        return Seen("info", f"{told}; finn fetches them from {copy} when they are read", "nothing", data)
-    hint = f"start finn: it fetches them from {copy}" if copy else "put them back from a copy of this directory"
+        return Seen("info", f"{told}; finn fetches them from {copy} when they are read", "nothing has to be done", data)
+    hint = f"start `finn serve`: it fetches them from {copy}" if copy else "put them back from a copy of this directory"
     return Seen("warn" if made == len(bad) or copy else "fail", f"{told}: {named(bad)}", hint, data)
 
 

@@ -139,9 +139,9 @@ SAID: dict[str, tuple[Severity, str]] = {
     "unrelated": ("fail", "the log in the store is not this agent's: the two have no record in common"),
 }
 TO_DO = {
-    "behind": "start finn serve: it fetches them; if another instance runs, talk to that one",
-    "beyond": "start finn serve: it fetches them; if another instance runs, talk to that one",
-    "diverged": "start finn serve: the later reign goes on, what only this disk has comes back as recovered branches",
+    "behind": "start `finn serve`: it fetches them; if another instance runs, talk to that one",
+    "beyond": "start `finn serve`: it fetches them; if another instance runs, talk to that one",
+    "diverged": "start `finn serve`: it goes on with the later one; what only this disk has comes back beside it",
     "unrelated": "look at FINN_STORE_URL and FINN_AGENT_ID; give each agent a prefix of its own",
 }
 
@@ -171,7 +171,7 @@ def _see_epoch(site: Site) -> Seen:
     return Seen(
         "warn",
         f"another instance has taken over with epoch {tip.epoch} {how}; the last one here was {here}",
-        "if it is gone for good, start finn serve here and it takes over; otherwise stop this one",
+        "if it is gone for good, start `finn serve` here and it takes over; otherwise stop this one",
         {**data, "writer": tip.manifest.writer, "released": tip.manifest.released},
     )
 
@@ -192,7 +192,7 @@ def _see_lag(site: Site) -> Seen:
     figures = f"{lag} records are not in the store, the oldest of them for {waited:.0f} s"
     if waited <= LAG_S:
         return Seen("pass", figures, data=data)
-    todo = "see in /health why the store does not take them" if site.running else "start finn serve: it sends them"
+    todo = "see in /health why the store does not take them" if site.running else "start `finn serve`: it sends them"
     return Seen("warn", figures, todo, data)
 
 
@@ -259,7 +259,7 @@ def _see_orphans(site: Site) -> Seen:
         hint = "see who else writes there; finn leaves them alone"
         return Seen("warn", f"below orphans/ lies what is none: {named(odd)}", hint, {"found": odd[:100]})
     if mine:
-        what = f"{len(mine)} objects of a fenced writer wait in the store to be brought in"
+        what = f"{len(mine)} objects of a finn that was replaced wait in the store to be brought in"
         return Seen("info", what, "finn does so when it starts, and hourly", {"found": mine[:100]})
     return Seen("pass", "nothing of a fenced writer waits in the store")
 
@@ -288,8 +288,8 @@ def _see_fence_left(site: Site) -> Seen:
         return Seen("pass", f"{len(left)} files of a fence are kept, and their records are in the log or on their way")
     return Seen(
         "warn",
-        f"what was acknowledged here after a fence is nowhere but in quarantine: {named(missing)}",
-        "start finn serve with the store reachable: it sends them; until then leave the files alone",
+        f"what was said here after another finn took over is nowhere but in quarantine: {named(missing)}",
+        "start `finn serve` with the store reachable: it sends them; until then leave the files alone",
         {"found": list(missing)[:100]},
     )
 
@@ -308,7 +308,7 @@ def _see_mark(site: Site) -> Seen:
     mark = marked(site.disk, site.root)
     if mark is None:
         if (site.root / MARK).exists():
-            hint = f"remove {site.root / MARK}, or finn doctor --fix"
+            hint = f"remove {site.root / MARK}, or `finn doctor --fix`"
             return Seen("warn", f"{MARK} is there, and cannot be read", hint)
         return Seen("pass", "this finn was not fenced")
     data = {"epoch": mark.epoch, "release": mark.release}
@@ -319,7 +319,7 @@ def _see_mark(site: Site) -> Seen:
         what = f"this finn stands by: another took over from epoch {mark.epoch}"
         return Seen("info", what, "nothing has to be done: it takes over when the other one has gone", data)
     why = "no store is set" if site.store is None else "nobody in the store is later"
-    hint = f"remove {site.root / MARK}, or finn doctor --fix; until then nothing is written here"
+    hint = f"remove {site.root / MARK}, or `finn doctor --fix`; until then nothing is written here"
     return Seen("warn", f"{MARK} says that epoch {mark.epoch} was fenced, but {why}", hint, data)
 
 
@@ -339,7 +339,19 @@ CHECKS: tuple[Check, ...] = (
     Check("store.epoch", "nobody else has taken over", _see_epoch, far=True),
     Check("store.lag", "the store has what was said", _see_lag, far=True),
     Check("store.proof", "what the store holds proves itself", _see_proof, far=True),
-    Check("store.orphans", "nothing of a fenced writer waits in the store", _see_orphans, far=True),
-    Check("store.fence_left", "what a fence left in quarantine is kept elsewhere too", _see_fence_left, far=True),
-    Check("store.standby_mark", "a mark of a fence still holds", _see_mark, _mend_mark, alone=True, far=True),
+    Check("store.orphans", "nothing of a finn that was replaced waits in the store", _see_orphans, far=True),
+    Check(
+        "store.fence_left",
+        "what was said here after another finn took over is kept elsewhere too",
+        _see_fence_left,
+        far=True,
+    ),
+    Check(
+        "store.standby_mark",
+        "this finn stands by only while another has taken over",
+        _see_mark,
+        _mend_mark,
+        alone=True,
+        far=True,
+    ),
 )

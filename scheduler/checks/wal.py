@@ -34,7 +34,7 @@ _SEGMENT = re.compile(r"\d{16}\.wal")
 _FRAMES = ("length", "space", "crc", "sha", "newline")  #: damage around a JSON that is whole
 
 VERIFY = "`finn verify` names every place"
-START = "start finn: it puts back what the store has, keeps the bytes in quarantine/ and declares the rest as lost"
+START = "start `finn serve`: it puts back what the store has, and keeps in quarantine/ what it cannot read"
 
 
 def _figures(site: Site) -> dict[str, Json]:
@@ -58,7 +58,7 @@ def _see_begun(site: Site) -> Seen:
     if not rest:
         return Seen("pass", "nothing was said yet")
     what = f"{site.paths.wal} has no segment, and there is a past: {' and '.join(rest)}"
-    back = "start finn: it takes the past from the store or from git"
+    back = "start `finn serve`: it takes the past from the store or from git"
     hint = back if site.settings.get("FINN_STORE_URL") else "put wal/ back from where it went; a snapshot alone serves"
     return Seen("fail", what, hint)
 
@@ -75,7 +75,7 @@ def _see_chain(site: Site) -> Seen:
     if not bad:
         return Seen("pass", f"{log.order.records} records, {log.bytes} bytes: every checksum and the chain", "")
     data = {**_figures(site), "count": len(bad), "first_bad_seq": bad[0].first, "damage": [str(one) for one in bad]}
-    return Seen("fail", f"records {_where(bad)} cannot be read; {VERIFY}", START, data)
+    return Seen("fail", f"the records number {_where(bad)} cannot be read; {VERIFY}", START, data)
 
 
 def _mend_chain(site: Site) -> Sequence[Step]:
@@ -101,8 +101,8 @@ def _see_frames(site: Site) -> Seen:
     bad = _flaws(site)
     if not bad:
         return Seen("pass", f"around all {site.log.order.records} records")
-    what = f"{len(bad)} lines are damaged around what they say, and everything in them can be read: {bad[0]}"
-    hint = "nothing is lost by it; look at the disk's health"
+    what = f"{len(bad)} records have damaged checksums around them, and can all be read: {bad[0]}"
+    hint = "nothing is lost by it; but bytes changed by themselves, so look at the disk's health"
     return Seen("warn", what, hint, {"count": len(bad), "damage": [str(one) for one in bad]})
 
 
@@ -125,7 +125,10 @@ def _see_torn_tail(site: Site) -> Seen:
         return Seen("pass", "a record is being written")
     what = f"the last {report.torn_bytes} bytes are a write that never ended, behind record {site.log.last}"
     return Seen(
-        "warn", what, "start finn: it cuts them off; nobody was told that they were kept", {"bytes": report.torn_bytes}
+        "warn",
+        what,
+        "start `finn serve`: it cuts them off; nobody was told that this was kept, so nothing is lost",
+        {"bytes": report.torn_bytes},
     )
 
 
@@ -149,23 +152,27 @@ def _see_gaps(site: Site) -> Seen:
     gaps = site.log.gaps
     if not gaps:
         return Seen("pass", "none is declared")
-    what = f"records {ranges(gaps)} are lost, as the log says itself; what was left of them is in quarantine/"
-    hint = "if another copy has them, give it as FINN_STORE_URL and start finn: it puts them back"
+    what = f"the records number {ranges(gaps)} were lost some time ago; what was left of them is in quarantine/"
+    hint = "if another copy has them, set FINN_STORE_URL to it and start `finn serve`: it puts them back"
     return Seen("info", what, hint, {"gaps": [list(gap) for gap in gaps]})
 
 
 def _see_order(site: Site) -> Seen:
     order = site.log.order
     if order.reigns:
-        what = f"{len(order.reigns)} records are of an older reign than one before them, first {order.reigns[0]}"
-        hint = "two processes wrote this log; compare it with the store: finn verify --store"
+        what = (
+            f"{len(order.reigns)} records come from a finn that another had already replaced, first {order.reigns[0]}"
+        )
+        hint = "two processes wrote this log; compare it with the store: `finn verify --store`"
         return Seen("fail", what, hint, {"seqs": order.reigns[:100]})
     if order.earlier:
         what = (
             f"the clock went back {len(order.earlier)} times, at most {order.back_ms} ms; first at {order.earlier[0]}"
         )
         return Seen("info", what, "keep the machine's time right (ntp); finn goes by the order of its records")
-    return Seen("pass", f"times and reigns go up, to reign {order.epoch}", data={"epoch": order.epoch})
+    return Seen(
+        "pass", f"one finn wrote after the other, the last is number {order.epoch}", data={"epoch": order.epoch}
+    )
 
 
 # ---------------------------------------------------------------- what is in it
@@ -242,7 +249,7 @@ def _see_modes(site: Site) -> Seen:
     if not found:
         return Seen("pass", "the log's files are for their owner alone")
     modes = ", ".join(f"{path.name} {stat.S_IMODE(path.stat().st_mode):04o}" for path in found[:5])
-    return Seen("warn", f"{len(found)} files of the log are open to others: {modes}", "chmod 600 wal/*")
+    return Seen("warn", f"{len(found)} files of the log are open to others: {modes}", f"`chmod 600 {site.paths.wal}/*`")
 
 
 def _mend_modes(site: Site) -> Sequence[Step]:
@@ -281,7 +288,7 @@ CHECKS: tuple[Check, ...] = (
     Check("wal.frames", "the bytes around the records are whole", _see_frames, _mend_frames, alone=True),
     Check("wal.torn_tail", "the log ends with a whole record", _see_torn_tail, _mend_torn_tail, alone=True),
     Check("wal.gaps", "nothing is declared as lost", _see_gaps),
-    Check("wal.order", "times and reigns go up", _see_order),
+    Check("wal.order", "one finn wrote after the other", _see_order),
     Check("wal.unknown", "every record is of a known kind", _see_unknown),
     Check("wal.format", "every segment is of a known format", _see_format),
     Check("wal.foreign", "nothing else lies in the log's folder", _see_foreign, _mend_foreign),

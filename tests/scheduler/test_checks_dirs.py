@@ -138,7 +138,7 @@ def test_dirs_quarantine() -> None:
 def test_dirs_restoring() -> None:
     ward = new_ward()
     (ward.root / ".restoring").mkdir()
-    assert "start finn" in ward.broken("dirs.restoring", "warn").remediation
+    assert "start `finn serve`" in ward.broken("dirs.restoring", "warn").remediation
 
 
 def test_dirs_strangers() -> None:

@@ -95,7 +95,7 @@ def test_runtime_fixes() -> None:
     name = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
     (ward.root / FOLDER / name / "kept").mkdir(parents=True, mode=0o700)
     (ward.root / FOLDER).chmod(0o700)
-    assert ward.broken("runtime.fixes", "warn").remediation == f"finn doctor --undo {name}"
+    assert ward.broken("runtime.fixes", "warn").remediation == f"`finn doctor --undo {name}`"
     ward.undo(name)
     assert ward.examine()["runtime.fixes"].severity == "pass"
 

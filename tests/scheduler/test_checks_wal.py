@@ -47,7 +47,7 @@ def test_a_record_of_which_more_is_changed_is_left_to_the_next_start() -> None:
     wounds.garbled(ward.root, one)
     finding = ward.broken("wal.chain", "fail")
     assert finding.fixability == "notfixable"
-    assert "start finn" in finding.remediation
+    assert "start `finn serve`" in finding.remediation
 
 
 def test_any_single_changed_byte_of_a_record_is_found_again(seed: int) -> None:

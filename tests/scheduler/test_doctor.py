@@ -397,7 +397,7 @@ def test_no_step_makes_a_part_of_a_folder_that_finn_writes_back_as_a_whole(tmp_p
     before = tree(tmp_path)
     part = check("identity.part", lambda _: ILL, lambda root: Write(root / name / "deep" / "note", b""))
     (finding,) = mended(site(tmp_path), part).findings
-    assert (finding.fixability, "start finn" in finding.data["blocked"]) == ("notfixable", True)
+    assert (finding.fixability, "start `finn serve`" in finding.data["blocked"]) == ("notfixable", True)
     late = check("identity.late", lambda _: ILL, lambda root: Remove(root / name), lambda root: MakeFolder(root / name))
     (tmp_path / name).mkdir()
     (finding,) = mended(site(tmp_path), late).findings
@@ -418,7 +418,7 @@ def test_what_only_a_running_finn_can_do_is_done_by_it(tmp_path: Path) -> None:
     asked: list[str] = []
     ask = check("snapshots.none", lambda _: WELL if asked else ILL, lambda _: Ask("snapshot"))
     (finding,) = mended(site(tmp_path), ask).findings
-    assert "start finn serve" in finding.data["blocked"]
+    assert "start `finn serve`" in finding.data["blocked"]
     done = mended(site(tmp_path, acts={"snapshot": lambda: asked.append("snapshot")}), ask)
     assert (done.findings[0].fixability, done.applied, done.id) == (
         "fixed",
