@@ -27,7 +27,7 @@ from scheduler.site import Site
 TOKEN_BITS = 128
 LINK_S = 600.0  #: how long a login link is good
 LINKS_MOST = 10  #: that have ended and are still there before it is odd
-SEARCH_S = 0.4  #: for the log, and again for the files
+SEARCH_S = 0.8  #: for the log, and at the same time for the files: half of it where others compute
 FILE_BYTES = 8 << 20  #: a larger file beside the log is not searched
 WAL_BYTES = 1 << 30  #: and a segment larger than this, which finn never writes, neither
 PR_GET_DUMPABLE = 3  #: of linux/prctl.h
