@@ -438,7 +438,8 @@ def of_recall(args: dict[str, Json], text: str) -> str:
     return f"What I remember{about}:\n\n{notes}"
 
 
-TASK = re.compile(r"(?P<id>\S+) \[P(?P<priority>\d) (?P<type>\w+), (?P<status>[\w ]+)\] (?P<title>.+)")  # of bead
+# a line of bead's result
+TASK = re.compile(r"(?<!\S)(?P<id>\S+) \[P(?P<priority>\d) (?P<type>\w+), (?P<status>[\w ]+)\] (?P<title>.+)")
 
 
 def of_bead(args: dict[str, Json], text: str) -> str:

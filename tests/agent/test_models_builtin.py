@@ -3,7 +3,7 @@
 import pytest
 
 from agent.model import Answer, Assistant, Request, Result, TextDelta, User
-from agent.models.builtin import HELLO, HELP, LOST, Builtin, Call, Reply, State, route
+from agent.models.builtin import HELLO, HELP, LOST, TASK, Builtin, Call, Reply, State, route
 from agent.tool import Declaration
 from persistence.events import TextBlock, ToolCallBlock, Value
 
@@ -260,3 +260,11 @@ async def test_a_steering_message_after_a_result_is_answered_itself() -> None:
         User("run ls"), Assistant((call,), "finn", "builtin"), Result("call_1", "bash", "a", False), User("help")
     )
     assert (await answered(asked))[0] == HELP
+
+
+def test_a_long_word_in_a_task_takes_no_time() -> None:
+    """A search from each of its characters would take minutes, and nobody else is served meanwhile."""
+    assert TASK.search("a" * 1_000_000) is None
+    found = TASK.search(f"Added bd-1 [P2 task, proposed] {'a' * 1_000_000}")
+    assert found is not None
+    assert found["id"] == "bd-1"
