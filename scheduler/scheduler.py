@@ -5,8 +5,9 @@
 
 A task never overlaps itself. Ticks that were missed are skipped, not made up for: after a machine slept for a night
 there is one run, not eight hours of them. A task that keeps failing is left alone for its breaker's cooldown, then one
-run is the probe; what it raised is in `runs`, for health and for people. What was open when the process before this one
-ended is open still, for what is left of its cooldown.
+run is the probe; what it raised is in `runs`, for health and for people. One that failed and comes more seldom than
+that is tried again after a cooldown too: what was wrong for a minute is not told for a day. What was open when the
+process before this one ended is open still, for what is left of its cooldown.
 """
 
 import asyncio
@@ -61,8 +62,8 @@ class Run:
 
     def begun(self, now: float, wall: float, draw: float) -> "Run":
         """It runs because it was due; the next time is the first of its beat that has not passed, and a bit more."""
-        missed = max(0.0, (now - self.beat) // self.task.every_s)
-        beat = self.beat + (missed + 1) * self.task.every_s
+        passed = max(0.0, (now - self.beat) // self.task.every_s + 1)  # none, where it is tried again before its beat
+        beat = self.beat + passed * self.task.every_s
         following = beat + draw * self.task.jitter * self.task.every_s
         return replace(self, running=True, last_run=wall, beat=beat, next_run=following)
 
@@ -73,7 +74,12 @@ class Run:
     def ended(self, now: float, error: str) -> "Run":
         """It has run; `error` is empty where it worked."""
         breaker = self.breaker.failure(now) if error else self.breaker.success()
-        return replace(self, running=False, breaker=breaker, last_error=error)
+        after = replace(self, running=False, breaker=breaker, last_error=error)
+        return after.again(now) if error else after
+
+    def again(self, now: float) -> "Run":
+        """It is tried again after a cooldown, if its beat does not come sooner."""
+        return replace(self, next_run=min(self.next_run, now + self.breaker.cooldown_s))
 
     def wait_s(self, now: float) -> float:
         """How long until it is due."""
@@ -119,7 +125,8 @@ class Scheduler:
         beat = now + (task.every_s if task.first_s is None else task.first_s)
         if opened is None:
             return Run(task, task.breaker, beat, beat)
-        return Run(task, task.breaker.resumed(opened, self._clock.now(), now), beat, beat, last_error=opened.error)
+        breaker = task.breaker.resumed(opened, self._clock.now(), now)
+        return Run(task, breaker, beat, beat, last_error=opened.error).again(now)
 
     @property
     def runs(self) -> Sequence[Run]:

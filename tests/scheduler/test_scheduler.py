@@ -230,6 +230,32 @@ async def test_a_task_that_keeps_failing_is_left_alone_and_then_tried_once() -> 
     assert await house.seconds(COOLDOWN_S - 1) == 0
 
 
+async def test_what_comes_seldom_and_failed_is_tried_again_after_the_cooldown_and_then_comes_on_its_beat() -> None:
+    answers = iter([fails, nothing])
+
+    async def once() -> None:
+        await next(answers, nothing)()
+
+    house = House(task(once, every_s=DAY_S))
+    assert await house.after(DAY_S) == ["replicate"]
+    assert await house.after(COOLDOWN_S - 1) == []
+    assert await house.after(1) == ["replicate"]
+    assert house.run.last_error == ""
+    assert await house.after(DAY_S - COOLDOWN_S - 1) == []
+    assert await house.after(1) == ["replicate"]
+
+
+async def test_an_open_breaker_of_what_comes_seldom_is_probed_after_the_cooldown_and_after_a_restart_in_it() -> None:
+    house = House(task(fails, every_s=DAY_S))
+    assert [await house.after(seconds) for seconds in (DAY_S, COOLDOWN_S, COOLDOWN_S)] == [["replicate"]] * 3
+    assert house.noted == [opened()]
+    assert await house.after(COOLDOWN_S - 1) == []
+    assert await house.after(1) == ["replicate"]
+    house.restart()
+    assert await house.after(COOLDOWN_S - 1) == []
+    assert await house.after(1) == ["replicate"]
+
+
 async def test_what_becomes_of_a_breaker_is_noted_and_nothing_else_is() -> None:
     store: list[bool] = [False]
 
