@@ -209,6 +209,12 @@ def _client(args: argparse.Namespace) -> Any:
     return Client.find(_settings(args), getattr(args, "url", None))
 
 
+def _looking(args: argparse.Namespace) -> Any:
+    from gateway.client import LOOK_S, Client
+
+    return Client.find(_settings(args), None, LOOK_S)
+
+
 def _settings(args: argparse.Namespace) -> Any:
     from gateway import settings
 
@@ -227,7 +233,7 @@ def _status(args: argparse.Namespace) -> int:
     from gateway.screen import screen
     from persistence.clock import SystemClock
 
-    client = _client(args)
+    client = _looking(args)
     health = client.get("/health", accept=(200, 503))
     answer = client.get("/api/storage", accept=(200, 404, 503))
     storage = answer if "tiers" in answer else None  # it starts, waits behind a fence, or is of an earlier release

@@ -17,6 +17,7 @@ from persistence.errors import Damaged, FinnError, NotFound, UsageError
 from persistence.events import Json
 
 TIMEOUT_S = 30.0
+LOOK_S = 5.0  #: for what is answered from memory
 
 
 class Unreachable(FinnError):
@@ -69,7 +70,7 @@ class Client:
         note = running(settings.data_dir)
         if url is None and note is None:
             what = f"no finn is running on {settings.data_dir}"
-            raise Unreachable(what, hint="start it with finn serve, or say --url")
+            raise Unreachable(what, hint="start it with finn serve, or say --data-dir for another")
         path = settings.data_dir / "auth" / "token"
         if settings.token is None and not path.is_file():
             raise NotFound(f"there is no token in {path}", hint="set FINN_TOKEN to the owner's token")
@@ -109,9 +110,7 @@ class Client:
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, HTTPException) as error:
-            raise Unreachable(
-                f"{self._url.geturl()} does not answer: {error}", hint="is finn running there?"
-            ) from error
+            raise self._silent(error) from error
         finally:
             connection.close()
         if answer.status not in accept:
@@ -134,11 +133,14 @@ class Client:
                 max_size=None,
             )
         except (OSError, WebSocketException) as error:
-            raise Unreachable(
-                f"{self._url.geturl()} does not answer: {error}", hint="is finn running there?"
-            ) from error
+            raise self._silent(error) from error
         with opened:
             yield opened
+
+    def _silent(self, error: Exception) -> Unreachable:
+        """Something listens there and says nothing, or nothing does."""
+        hint = "finn doctor says what is wrong" if isinstance(error, TimeoutError) else "is finn running there?"
+        return Unreachable(f"{self._url.geturl()} does not answer: {error}", hint=hint)
 
 
 def _problem(data: bytes, status: int) -> Json:

@@ -40,6 +40,7 @@ def exchange(socket: Any, text: str) -> int:
     request_id = Ids(SystemClock(), system_entropy).new()
     text = text.encode(errors="surrogateescape").decode(errors="replace")  # bytes of the terminal that are no UTF-8
     turn: str | None = None
+    waits = ""  # what the turn waits for: finn says it again and again, and people want to hear it once
     for frame in _frames(socket, {"type": "prompt", "text": text, "request_id": request_id}):
         data = frame.get("data", {})
         if frame["type"] == "user_message" and data["request_id"] == request_id:
@@ -50,6 +51,10 @@ def exchange(socket: Any, text: str) -> int:
         elif turn is not None and frame.get("turn") == turn:
             if frame["type"] == "turn_end":
                 return _ended(data)
+            waiting = data["message"] if frame["type"] == "error" else ""
+            if waiting and waiting != waits:
+                print(f"finn: {waiting}; the answer waits for that", file=sys.stderr)
+            waits = waiting
             _show(frame["type"], data)
     raise Unreachable("the connection ended before the turn did", hint="the turn goes on; say it in the page or again")
 

@@ -1,6 +1,7 @@
 """The commands, for an operator who has no luck: every failure is an exit code and one line that says what happened."""
 
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -67,6 +68,15 @@ def test_what_is_no_url_is_a_fault_of_usage(idle: Finn, url: str) -> None:
 def test_a_run_json_that_is_not_finns_says_that_none_runs(idle: Finn, note: str) -> None:
     (idle.data / "run.json").write_text(note)
     assert_told(idle.command("status"))
+
+
+def test_a_finn_that_hangs_is_told_soon_and_with_who_can_say_more(tmp_path: Path) -> None:
+    with finn(tmp_path, [ECHO]) as it:
+        it.send_signal(signal.SIGSTOP)
+        ended = it.command("status")
+        it.send_signal(signal.SIGCONT)
+    assert_told(ended)
+    assert "finn doctor" in ended.stderr
 
 
 @pytest.mark.parametrize("token", [b"", b"\xff\xfe", b"two\nlines"])
