@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from persistence.journal import Journal
 from persistence.picture import take
 from persistence.redact import Redactor
 from persistence.replay import Means, Paths
+from scheduler.checks.git import CHECKS
 from scheduler.site import Running
 from tests.git_server import GitServer
 from tests.persistence.archives import bare, git
@@ -183,6 +185,14 @@ def test_git_lag(ward: Ward, remote: Path) -> None:
     assert 3 * HOUR <= finding.data["seconds"] < 4 * HOUR
     ward.changed["running"] = Running(1, "http://127.0.0.1:1", 1, answers=False)
     assert "/health" in ward.examine()["git.lag"].remediation
+
+
+def test_what_is_archived_while_a_running_finn_is_looked_at_is_no_fault(ward: Ward, remote: Path) -> None:
+    site = replace(ward.site(), running=Running(1, "http://127.0.0.1:1", 1, answers=True))
+    assert site.past.head.seq
+    archived(ward, remote)
+    look = next(check for check in CHECKS if check.id == "git.lag").look
+    assert look(site).severity == "pass"
 
 
 def test_git_address(ward: Ward) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from agent.mirror import export
 from agent.session import SESSIONS
 from gateway.serve import FOLDERS
 from persistence.beads import BEADS
+from persistence.errors import FinnError
 from persistence.quarantine import make_way
 from persistence.recovery import verify
 from scheduler.checks import CHECKS
@@ -214,8 +216,8 @@ async def _shown(root: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     async with living(environ_of(root)) as rooms:
         for session, state in rooms.journal.streams(SESSIONS).items():
-            if state.created_seq:
-                lines = await export(rooms.journal, session, state, root)
+            with suppress(FinnError):  # what cannot be read is not shown
+                lines = await export(rooms.journal, session, state, root) if state.created_seq else b""
                 found |= {f"{session} {line}": True for line in lines.decode().splitlines()[1:]}
         found |= {one.id: one.text("title") for one in rooms.journal.whole(BEADS).beads.values()}
     for top in ("grimoires", "workspace"):
@@ -230,7 +232,7 @@ def shown(root: Path) -> dict[str, object] | None:
     shutil.copytree(root, kept, symlinks=True)
     try:
         return asyncio.run(_shown(root))
-    except (AssertionError, OSError):
+    except (AssertionError, OSError, FinnError):
         return None
     finally:
         shutil.rmtree(root)
