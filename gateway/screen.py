@@ -15,7 +15,7 @@ PASS  main 0.1.0, up 3 min
 What is well is said as a person would say it, or not at all: `--json` has every check. What is not, is a line each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from datetime import datetime
 
 from persistence.events import Json
@@ -24,6 +24,8 @@ from persistence.limits import CACHE, amount
 NAMES = {"local": "here", "store": "store", "git": "git"}
 SHOWN = 8  #: files that are named; the rest is counted
 VALUE_CHARS = 60
+SAID = "as said above"  #: of what would be the same text again
+NOTHING: Set[str] = frozenset()
 
 
 def screen(health: Json, storage: Json | None, tasks: Json | None, now: float) -> str:
@@ -35,7 +37,8 @@ def screen(health: Json, storage: Json | None, tasks: Json | None, now: float) -
     if tasks is not None:
         parts += [_tasks(tasks, checks, now)]
     parts += [_agent(checks), _disk(checks)]
-    return "\n".join([*(part for part in parts if part), *_checks(checks)])
+    told = frozenset(tier["error"] for tier in storage["tiers"]) if storage is not None else NOTHING
+    return "\n".join([*(part for part in parts if part), *_checks(checks, told)])
 
 
 def _head(health: Json) -> str:
@@ -107,13 +110,16 @@ def _disk(checks: Json) -> str:
     return "" if free is None else f"  disk    {amount(free)} free"
 
 
-def _checks(checks: Json) -> Iterator[str]:
-    """Everything that is not well."""
+def _checks(checks: Json, told: Set[str]) -> Iterator[str]:
+    """Everything that is not well; what a tier or a line before has `told` already is not said again."""
     for name, check in checks.items():
         if check["status"] != "pass":
-            yield f"  {check['status']:<6}  {name:<20} {_value(check)[:VALUE_CHARS]}"
-            if "output" in check:
-                yield f"            {check['output']}"
+            value, output = _value(check), check.get("output", "")
+            words = ["" if output.startswith(value) else value[:VALUE_CHARS], SAID if output in told else ""]
+            yield f"  {check['status']:<6}  {name:<20} {', '.join(filter(None, words))}".rstrip()
+            if output and output not in told:
+                yield f"            {output}"
+            told |= {output}
 
 
 def _observed(checks: Json, name: str) -> Json:

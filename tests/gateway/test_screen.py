@@ -104,6 +104,26 @@ def test_whatever_is_not_well_is_shown_with_what_to_do() -> None:
     assert lines[-2:] == ["  warn    store:lastError      no answer", "            look at the store"]
 
 
+def test_what_a_copy_said_is_not_said_again_by_all_that_need_it() -> None:
+    why = "the store gives no answer (look at the network)"
+    failing = tier("store", state="failing", since=iso(NOW - 200), error=why)
+    ill: dict[str, Any] = {
+        "store:lastError": check(why[:30], "warn", why),
+        "task:replicate": check("open", "warn", why),
+        "task:drill": check("closed", "warn", "there is no room"),
+        "task:prune": check("closed", "warn", "there is no room"),
+    }
+    lines = screen(health("warn", **ill), storage(failing), None, NOW).splitlines()
+    assert [line.strip() for line in lines if why in line] == [why]
+    assert lines[-5:] == [
+        "  warn    store:lastError      as said above",
+        "  warn    task:replicate       open, as said above",
+        "  warn    task:drill           closed",
+        "            there is no room",
+        "  warn    task:prune           closed, as said above",
+    ]
+
+
 def test_a_finn_that_is_not_open_has_a_screen_too() -> None:
     closed = {"status": "warn", "serviceId": "main", "releaseId": "0.1.0", "uptime": 1.0}
     assert screen(closed, None, None, NOW) == "WARN  main 0.1.0, up 1 s"
