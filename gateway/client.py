@@ -36,11 +36,17 @@ class Answered(FinnError):
 
 
 def running(data_dir: Path) -> Any:
-    """What run.json says of a gateway whose process lives, or None."""
+    """What run.json says of a gateway whose process lives, or None.
+
+    A note that came with a copy of a data directory tells of the original, and is none.
+    """
     try:
         note = json.loads((data_dir / "run.json").read_text())
         os.kill(note["pid"], 0)
         urlsplit(note["url"])
+        here = data_dir.stat().st_ino
+        if note.get("inode", here) != here:
+            return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):  # no process, or no note of ours
         return None
     return note

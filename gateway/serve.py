@@ -115,7 +115,13 @@ class _Process:
         def answering() -> None:
             gc.freeze()
             url = settings.entrance(self._port).url
-            note = {"pid": os.getpid(), "url": url, "epoch": finn.epoch, "since": iso(self.clock.now())}
+            note = {
+                "pid": os.getpid(),
+                "url": url,
+                "epoch": finn.epoch,
+                "since": iso(self.clock.now()),
+                "inode": settings.data_dir.stat().st_ino,  # a copy of this folder has another: the note is not its own
+            }
             replace(SystemDisk(), run_path(settings.data_dir), json.dumps(note).encode())
             if not self.announced:
                 self.announced = True

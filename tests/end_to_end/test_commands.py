@@ -1,6 +1,7 @@
 """The commands, for an operator who has no luck: every failure is an exit code and one line that says what happened."""
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -68,6 +69,20 @@ def test_what_is_no_url_is_a_fault_of_usage(idle: Finn, url: str) -> None:
 def test_a_run_json_that_is_not_finns_says_that_none_runs(idle: Finn, note: str) -> None:
     (idle.data / "run.json").write_text(note)
     assert_told(idle.command("status"))
+
+
+def test_a_copy_of_a_directory_whose_finn_runs_is_not_taken_for_the_original(tmp_path: Path) -> None:
+    with finn(tmp_path / "one", [ECHO]) as it:
+        copy = made(tmp_path / "two")
+        shutil.copytree(it.data, copy.data, symlinks=True)
+        (copy.data / "auth").chmod(0o755)
+        assert_told(copy.command("status"))
+        looked = copy.command("doctor", "--only", "security")
+        assert "auth" in looked.stdout, "it is the copy that is looked at"
+        assert copy.command("doctor", "--fix", "--only", "security").returncode == 0
+        assert stat.S_IMODE((copy.data / "auth").stat().st_mode) == 0o700
+        assert not (it.data / "doctor-undo").exists()
+        assert it.command("status").returncode == 0
 
 
 def test_a_finn_that_hangs_is_told_soon_and_with_who_can_say_more(tmp_path: Path) -> None:
