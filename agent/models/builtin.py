@@ -53,7 +53,7 @@ LOST = (
 )
 HELLO = f"Hello! {WHAT_I_AM} You could say:\n\n{WAYS}"
 THANKS = "You are welcome."
-PROPOSED = "It is proposed: nobody works on it until you make it ready (`finn beads label add ID task:ready`)."
+PROPOSED = "It is proposed: nobody works on it until you make it ready (`finn beads label add {id} task:ready`)."
 BYE = "Goodbye. Everything said here is kept; come back to it whenever you like."
 REMEMBER_WHAT = "What should I remember? Say it in one sentence, for example `remember the door code is 4711`."
 READ_WHAT = "Which file? Say for example `read notes.md`, or `list files` to see what is there."
@@ -264,6 +264,7 @@ ready_tasks   {show} [all] [of] [my|the|your|our] ready {tasks}
 ready_tasks   (what|which) {tasks} are ready
 list_tasks    {show} [all] [of] [my|the|your|our] [open] {tasks}
 list_tasks    {tasks}
+list_tasks    list [my|the|open] {task}
 list_tasks    (my|the|open|my open|the open) {tasks}
 list_tasks    (what|which) [open] {tasks} [are there|are open|are left|do i have|do you have|do we have]
 list_tasks    what('s| is) (there|left) to do
@@ -446,7 +447,8 @@ def of_bead(args: dict[str, Json], text: str) -> str:
     tasks = [match for line in text.splitlines() if (match := TASK.search(line))]
     match args["action"]:
         case "add" if tasks:
-            return f"Added the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}\n\n{PROPOSED}"
+            id, title = tasks[0]["id"], tasks[0]["title"]
+            return f"Added the task {code(id)}:\n\n{quoted(title)}\n\n{PROPOSED.format(id=id)}"
         case "close" if tasks:
             return f"Closed the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}"
         case "list" | "ready" if tasks:

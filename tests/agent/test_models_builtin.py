@@ -77,6 +77,7 @@ TASKS = [
     ("list tasks", {"action": "list"}),
     ("show me my open tasks", {"action": "list"}),
     ("tasks", {"action": "list"}),
+    ("list task", {"action": "list"}),
     ("what is left to do?", {"action": "list"}),
     ("which tasks are ready?", {"action": "ready"}),
     ("close task bd-4k2", {"action": "close", "task": "bd-4k2"}),

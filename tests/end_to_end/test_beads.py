@@ -245,9 +245,11 @@ def test_what_is_wrong_over_http_has_the_contracts_code(it: Finn) -> None:
 
 def test_a_task_is_added_listed_and_closed_by_word_of_mouth(it: Finn) -> None:
     session = it.new_session()
-    assert "Added the task" in it.say(session, "add task water the plants")["reply"]
+    added = it.say(session, "add task water the plants")["reply"]
+    assert "Added the task" in added
     assert "water the plants" in it.say(session, "list tasks")["reply"]
     (one,) = it.ask("GET", "/api/beads").json
+    assert f"`finn beads label add {one['id']} task:ready`" in added
     assert (one["labels"], one["status"], one["created_by"]) == (["task:proposed"], "deferred", "agent")
     assert it.ask("GET", "/api/beads/ready").json == []
     assert "Closed the task" in it.say(session, "close task water the plants")["reply"]
