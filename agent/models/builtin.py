@@ -447,8 +447,8 @@ def of_bead(args: dict[str, Json], text: str) -> str:
     tasks = [match for line in text.splitlines() if (match := TASK.search(line))]
     match args["action"]:
         case "add" if tasks:
-            id, title = tasks[0]["id"], tasks[0]["title"]
-            return f"Added the task {code(id)}:\n\n{quoted(title)}\n\n{PROPOSED.format(id=id)}"
+            said = PROPOSED.format(id=tasks[0]["id"])
+            return f"Added the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}\n\n{said}"
         case "close" if tasks:
             return f"Closed the task {code(tasks[0]['id'])}:\n\n{quoted(tasks[0]['title'])}"
         case "list" | "ready" if tasks:
