@@ -265,10 +265,12 @@ def test_what_a_finn_says_while_it_is_looked_at_is_no_fault_of_a_mirror() -> Non
 
 def test_a_session_that_has_just_begun_may_be_without_its_file_where_finn_runs() -> None:
     ward = new_ward()
-    wounds.mirror(ward, wounds.sessions(ward)[0]).unlink()
-    ward.changed["running"] = RUNNING
+    session = wounds.sessions(ward)[0]
+    wounds.mirror(ward, session).unlink()
+    begun = ward.site().sessions.states()[session].created_at / 1000
+    ward.changed |= {"running": RUNNING, "clock": FakeClock(begun)}
     assert ward.examine()["sessions.mirror_missing"].severity == "pass"
-    ward.changed["clock"] = FakeClock(ward.site().clock.now() + MOMENT_S + 1)
+    ward.changed["clock"] = FakeClock(begun + MOMENT_S + 1)
     assert ward.examine()["sessions.mirror_missing"].severity == "warn"
 
 
