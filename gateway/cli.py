@@ -107,8 +107,9 @@ def parser() -> argparse.ArgumentParser:
     _json(status)
 
     checkup = _command(commands, "doctor", _doctor, "find what is broken, and mend it", "finn doctor --fix")
-    checkup.add_argument("--fix", action="store_true", help="mend what can be mended; what it replaces is kept")
-    checkup.add_argument("--undo", metavar="ID", help="put back what a fix replaced")
+    either = checkup.add_mutually_exclusive_group()
+    either.add_argument("--fix", action="store_true", help="mend what can be mended; what it replaces is kept")
+    either.add_argument("--undo", metavar="ID", help="put back what a fix replaced")
     checkup.add_argument("--only", metavar="CATEGORY,…", help="look at these subjects alone")
     checkup.add_argument("--format", choices=("text", "json", "markdown"), default="text", help="how it is told (text)")
     checkup.add_argument("--fail-on", choices=("warn", "fail"), default="fail", help="from where on it exits 1 (fail)")

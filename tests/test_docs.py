@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from argparse import ArgumentParser, _SubParsersAction
 from pathlib import Path
 
 import pytest
 
 from agent.tools import TOOLS
+from gateway.cli import parser
 from gateway.settings import SETTINGS
 from gateway.tasks import TASKS
 from scheduler import health
@@ -16,6 +18,8 @@ from scheduler.report import breaking_test, table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md")
+LOGGED = ("starts", "is", "drains", "has")  #: of lines of the log that begin with finn's name
+SOURCES = [one for floor in ("agent", "gateway", "persistence", "scheduler") for one in (ROOT / floor).rglob("*.py")]
 LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)")
 
 
@@ -68,6 +72,27 @@ def test_every_check_of_the_doctor_has_a_test_that_breaks_what_it_looks_at() -> 
 def test_every_command_is_documented() -> None:
     documented = text("commands.md")
     assert [command for command in commands() if f"`finn {command}" not in documented] == []
+
+
+def told(page: Path) -> list[tuple[str, ...]]:
+    """What the page or source tells people to type: `finn COMMAND`, with its verb where the command has some."""
+    found = re.findall(r"`finn ([a-z]+)(?: ([a-z]+))?", page.read_text(encoding="utf-8"))
+    return [tuple(filter(None, words)) for words in found if words[0] not in LOGGED]
+
+
+def test_every_command_that_people_are_told_to_type_is_there() -> None:
+    there = {(name,): one for name, one in verbs(parser()).items()}
+    there |= {(*name, verb): one for name, of in there.items() for verb, one in verbs(of).items()}
+    with_verbs = {name[0] for name in there if len(name) == 2}
+    typed = {words if words[0] in with_verbs else words[:1] for page in (*PAGES, *SOURCES) for words in told(page)}
+    assert len(typed) > 20
+    assert sorted(typed - there.keys()) == []
+
+
+def verbs(of: ArgumentParser) -> dict[str, ArgumentParser]:
+    """The commands within a command."""
+    found = [action.choices for action in of._actions if isinstance(action, _SubParsersAction)]
+    return dict(found[0]) if found else {}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

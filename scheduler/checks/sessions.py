@@ -172,7 +172,7 @@ def _is_mirror(site: Site, path: Path) -> bool:
 
 def _see_foreign(site: Site) -> Seen:
     found = [path.name for path in _strangers(site)]
-    hint = "take in one that matters with `finn sessions import FILE`; --fix moves them to quarantine/"
+    hint = "move away what you want to keep; --fix moves the rest to quarantine/"
     wrong = f"names in {MIRRORS} that are of no session, so that finn never reads them"
     return some(found, "warn", "each file is of a session", wrong, hint)
 

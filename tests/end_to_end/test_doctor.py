@@ -144,6 +144,12 @@ def test_a_category_that_there_is_not_is_a_wrong_argument_that_names_those_there
     assert "config" in done.stderr and "deploy" in done.stderr
 
 
+def test_a_fix_and_an_undo_in_one_breath_are_a_wrong_argument_and_nothing_is_done(it: Finn) -> None:
+    (it.data / "blobs").chmod(0o755)
+    done = it.command("doctor", "--fix", "--undo", "01M7ZV8DM6BPBFQ7S2T5Q8T2Q7")
+    assert (done.returncode, (it.data / "blobs").stat().st_mode & 0o777) == (2, 0o755)
+
+
 def test_only_what_was_asked_for_is_looked_at(it: Finn) -> None:
     assert {one["category"] for one in report(it, "--only", "dirs,disk")["findings"]} == {"dirs", "disk"}
 
