@@ -75,7 +75,7 @@ def request_id(headers: Headers, entropy: Entropy) -> str:
 
 
 def sealed(headers: Headers, own_id: str) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer with the id, our version, and those of SECURITY_HEADERS that it does not carry itself."""
+    """The headers of an answer with the id, our version, and what it does not carry itself of SECURITY_HEADERS."""
     headers = list(headers)
     present = {name.lower() for name, _ in headers}
     missing = [(name, value) for name, value in SECURITY_HEADERS if name not in present]
