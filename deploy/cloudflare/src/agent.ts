@@ -1,0 +1,257 @@
+// One agent: the object that knows how it is, and the container it lives in.
+//
+//   asleep ──request, or cron with something undone──▶ starting ──port answers──▶ awake
+//     ▲                                                   │ fails: 503, tried again later and later
+//     └── 10 min of silence and no turn runs: SIGTERM ────┴── hangs: SIGKILL, and it is undone what it did
+//
+// The container's disk is empty at every start; what the agent knows is in its store. Who writes there is decided by
+// finn's own fence, never by this object being one. A probe and the cron are answered from memory and start nothing.
+
+import { Container } from "@cloudflare/containers";
+
+import { refusal } from "./problem";
+import { isProbe } from "./routes";
+import { containerSettings, type Env, PORT, PROTO, PROTO_HEADER } from "./settings";
+
+const WATCH_S = 30; //: between two looks at a container that runs
+const MISSES = 3; //: looks without an answer, after which a container is dead
+const LEAK_MS = 30 * 60_000; //: awake that long with nothing to do, though it should sleep: a request was never let go
+const DRAIN_MS = 15 * 60_000; //: the longest a container may take to end, as Cloudflare itself has it
+const FIRST_RETRY_S = 5;
+const LONGEST_RETRY_S = 300;
+
+/** What outlives the object's own memory. */
+interface Memory {
+  readonly agent: string;
+  /** What ran here last, as its /health said it. */
+  readonly release: Readonly<Record<string, string>>;
+  /** Why it has to be woken though nobody asks; null after a clean end. */
+  readonly undone: string | null;
+  /** The starts that failed in a row. */
+  readonly failed: { readonly count: number; readonly at: number; readonly why: string } | null;
+}
+
+/** What the last look at the running container saw. */
+interface Seen {
+  readonly ready: boolean;
+  readonly code: string;
+  readonly status: string;
+  readonly turns: number;
+  readonly sockets: number;
+}
+
+const NEW: Memory = { agent: "", release: {}, undone: null, failed: null };
+const UNSEEN: Seen = { ready: false, code: "starting", status: "warn", turns: 0, sockets: 0 };
+
+export class AgentContainer extends Container<Env> {
+  override defaultPort = PORT;
+  override sleepAfter = "10m";
+  override pingEndpoint = "localhost/livez";
+  /** How long a container may take to open its port, and to answer a question of this object. */
+  startWithinMs = 20_000;
+  answerWithinMs = 5_000;
+
+  #seen = UNSEEN;
+  #misses = 0;
+  #busyAt = Date.now(); //: when there was last something to do
+  #readyAt = Date.now(); //: when it was last seen not ending
+
+  // ------------------------------------------------------------ what is asked of it
+
+  override async fetch(request: Request): Promise<Response> {
+    const { pathname } = new URL(request.url);
+    this.#remember({ agent: request.headers.get("x-finn-agent") ?? "" });
+    if (isProbe(request, pathname)) return this.#probed(request, pathname);
+    const why = await this.#wake();
+    if (why !== null) return this.#unavailable(request, why);
+    this.#busyAt = Date.now();
+    const asked = new Request(request);
+    asked.headers.set(PROTO_HEADER, String(PROTO));
+    const answer = await this.containerFetch(asked, PORT);
+    return understood(answer) ? answer : this.#unavailable(request, await left(answer));
+  }
+
+  /** The cron's question: wakes the container where something was left undone, and touches nothing otherwise. */
+  async look(agent: string): Promise<"awake" | "asleep" | "woken"> {
+    this.#remember({ agent });
+    if (this.ctx.container?.running) return "awake";
+    if (this.#memory.undone === null) return "asleep";
+    const why = await this.#wake();
+    if (why !== null) throw new Error(`${agent} cannot be woken: ${why}`);
+    return "woken";
+  }
+
+  /** How it is, from memory. Only whoever brings credentials is passed on, and only to a container that runs. */
+  async #probed(request: Request, path: string): Promise<Response> {
+    const known = request.headers.has("authorization") || request.headers.has("cookie");
+    if (known && path === "/health" && this.ctx.container?.running) {
+      const answer = await this.#ask(path, request.headers);
+      if (answer !== null && understood(answer)) return answer;
+    }
+    const { status, note, code } = this.#condition();
+    if (path === "/health") {
+      const body = { status, ...this.#memory.release, serviceId: this.#memory.agent, notes: [note] };
+      const headers = { "content-type": "application/health+json", "cache-control": "no-store" };
+      return new Response(JSON.stringify(body), { status: status === "fail" ? 503 : 200, headers });
+    }
+    if (path === "/readyz" && code !== null) return this.#unavailable(request, note);
+    return new Response("ok", { headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-store" } });
+  }
+
+  /** `code` says why it takes no prompts. One that sleeps takes them: it wakes. */
+  #condition(): { status: string; note: string; code: string | null } {
+    const { failed, undone } = this.#memory;
+    const { ready, code, status } = this.#seen;
+    if (this.ctx.container?.running && this.#misses > 0) return { status: "warn", note: "awake, but silent", code: "silent" };
+    if (this.ctx.container?.running) return { status, note: "awake", code: ready ? null : code };
+    if (failed !== null) return { status: "fail", note: `does not start: ${failed.why}`, code: "failed" };
+    if (undone !== null) return { status: "warn", note: `asleep, though ${undone}`, code: null };
+    return { status: "pass", note: "asleep", code: null };
+  }
+
+  // ------------------------------------------------------------ waking
+
+  /** Returns when the container answers; otherwise says why it does not. After a failure it is left alone for a while. */
+  async #wake(): Promise<string | null> {
+    if (this.ctx.container?.running && (await this.getState()).status === "healthy") return null;
+    const failed = this.#memory.failed;
+    if (failed !== null && Date.now() < failed.at + retryS(failed.count) * 1000) return failed.why;
+    try {
+      await this.startAndWaitForPorts({
+        startOptions: { envVars: containerSettings(this.#memory.agent, this.env) },
+        cancellationOptions: { portReadyTimeoutMS: this.startWithinMs },
+      });
+      this.#remember({ failed: null });
+      return null;
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error);
+      this.#remember({ failed: { count: (failed?.count ?? 0) + 1, at: Date.now(), why } });
+      if (this.ctx.container?.running) await this.destroy(); // it runs and does not listen: nobody else would end it
+      return why;
+    }
+  }
+
+  override async onStart(): Promise<void> {
+    this.#seen = UNSEEN;
+    this.#misses = 0;
+    this.#busyAt = this.#readyAt = Date.now();
+    this.#remember({ undone: "it was cut off" });
+    this.deleteSchedules("watch");
+    await this.schedule(WATCH_S, "watch");
+  }
+
+  /** Only an end that was seen, with exit code 0 and no turn behind it, leaves nothing undone. */
+  override async onStop({ exitCode }: { exitCode: number; reason: string }): Promise<void> {
+    const ended = (await this.getState()).status === "stopped_with_code" && exitCode === 0;
+    if (ended) this.#remember({ undone: this.#seen.turns > 0 ? "a turn was running" : null });
+  }
+
+  override onError(error: unknown): void {
+    console.error(`${this.#memory.agent}: the container failed`, String(error));
+  }
+
+  // ------------------------------------------------------------ watching
+
+  /** Whether the container lives, every half minute while it runs. Cloudflare itself never asks. */
+  async watch(): Promise<void> {
+    if (!this.ctx.container?.running) return;
+    await this.schedule(WATCH_S, "watch"); // first: whatever goes wrong below, it is looked at again
+    await this.#see();
+    const now = Date.now();
+    if (this.#misses >= MISSES) return this.#end("does not answer");
+    if (now - this.#readyAt > DRAIN_MS) return this.#end("does not come to its end");
+    if (now - this.#busyAt > LEAK_MS) await this.stop();
+  }
+
+  /** A turn belongs to the agent and not to who listens: while one runs, silence is no reason to sleep. */
+  override async onActivityExpired(): Promise<void> {
+    await this.#see();
+    if (this.#seen.turns === 0) await this.stop();
+  }
+
+  async #see(): Promise<void> {
+    const ready = await this.#ask("/readyz");
+    const health = ready && (await this.#ask("/health", { authorization: `Bearer ${this.#settings["FINN_TOKEN"]}` }));
+    if (!ready || !health) {
+      this.#misses += 1;
+      return;
+    }
+    this.#misses = 0;
+    const code = ready.ok ? "" : String((await ready.json<{ code?: string }>()).code);
+    const { status, version, releaseId, checks } = await health.json<Health>();
+    const count = (name: string): number => Number(checks?.[name]?.[0]?.observedValue ?? 0);
+    this.#seen = { ready: ready.ok, code, status, turns: count("turn:active"), sockets: count("ws:connections") };
+    this.#remember({ release: { version, releaseId } });
+    if (this.#seen.turns + this.#seen.sockets > 0) this.#busyAt = Date.now();
+    if (code !== "draining") this.#readyAt = Date.now();
+  }
+
+  /** Asks the container past everything that counts as use. Null where no answer comes in time. */
+  async #ask(path: string, headers: HeadersInit = {}): Promise<Response | null> {
+    try {
+      const port = this.ctx.container?.getTcpPort(PORT);
+      const signal = AbortSignal.timeout(this.answerWithinMs);
+      return (await port?.fetch(`${this.#settings["FINN_PUBLIC_URL"]?.replace("https:", "http:")}${path}`, { headers, signal })) ?? null;
+    } catch {
+      return null; // the answer is that there is none: whoever asked counts it
+    }
+  }
+
+  async #end(why: string): Promise<void> {
+    console.error(`${this.#memory.agent}: the container ${why}, and is ended`);
+    await this.destroy();
+  }
+
+  // ------------------------------------------------------------ remembering
+
+  get #memory(): Memory {
+    return this.ctx.storage.kv.get<Memory>("memory") ?? NEW;
+  }
+
+  get #settings(): Record<string, string> {
+    return containerSettings(this.#memory.agent, this.env);
+  }
+
+  /** Written only where something changed: a probe costs no write. */
+  #remember(change: Partial<Memory>): void {
+    const before = this.#memory;
+    const after = { ...before, ...change };
+    if (JSON.stringify(after) !== JSON.stringify(before)) this.ctx.storage.kv.put("memory", after);
+  }
+
+  #unavailable(request: Request, why: string): Response {
+    const retryAfter = retryS(this.#memory.failed?.count ?? 1);
+    const hint = "ask again; if it stays, look at the container's log";
+    return refusal(request, { code: "agent_unavailable", detail: `the agent is not there: ${why}`, hint, retryAfter });
+  }
+}
+
+interface Health {
+  readonly status: string;
+  readonly version: string;
+  readonly releaseId: string;
+  readonly checks?: Readonly<Record<string, readonly { readonly observedValue: unknown }[]>>;
+}
+
+/** Seconds to leave it alone after so many failures in a row: longer and longer. */
+const retryS = (failures: number): number => Math.min(FIRST_RETRY_S * 2 ** (failures - 1), LONGEST_RETRY_S);
+
+/** Whether an answer is finn's own, of this version or the one before: Worker and container are not replaced at once. */
+function understood(answer: Response): boolean {
+  const spoken = answer.headers.get(PROTO_HEADER);
+  return spoken !== null && [PROTO, PROTO - 1].includes(Number(spoken));
+}
+
+/** What is said of an answer that was not understood; its socket, if it is one, is closed so that the client comes back. */
+async function left(answer: Response): Promise<string> {
+  const spoken = answer.headers.get(PROTO_HEADER);
+  if (answer.webSocket) {
+    answer.webSocket.accept();
+    answer.webSocket.close(1012, "another version");
+  } else if (spoken === null) {
+    return (await answer.text()).split("\n")[0] ?? "";
+  } else {
+    await answer.body?.cancel();
+  }
+  return `it speaks version ${spoken ?? "0"} and this Worker ${PROTO}; one of the two is being replaced`;
+}

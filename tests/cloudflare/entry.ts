@@ -1,0 +1,25 @@
+// The real Worker and the real object, on containers of loopback, with a start that is given up soon.
+
+import worker, { AgentContainer as Real } from "../../deploy/cloudflare/src/door";
+import type { Env } from "../../deploy/cloudflare/src/settings";
+import { LoopbackContainer } from "./container";
+
+export interface TestEnv extends Env {
+  readonly MACHINES: string;
+}
+
+export class AgentContainer extends Real {
+  override startWithinMs = 3_000;
+  override answerWithinMs = 500;
+
+  constructor(ctx: DurableObjectState, env: TestEnv) {
+    Object.defineProperty(ctx, "container", { value: new LoopbackContainer(env.MACHINES, ctx.id.toString()), configurable: true });
+    super(ctx as DurableObjectState<object>, env);
+  }
+
+  get container(): LoopbackContainer {
+    return this.ctx.container as unknown as LoopbackContainer;
+  }
+}
+
+export default worker;

@@ -1,0 +1,270 @@
+// Worker, object and container as one: real workerd, and behind it a real finn on an empty disk with its state in a bucket.
+
+import { evictDurableObject, listDurableObjectIds } from "cloudflare:test";
+import { afterAll, describe, expect, test, vi } from "vitest";
+
+import { objectName } from "../../deploy/cloudflare/src/settings";
+import { ask, asleep, awake, bearer, cron, env, HOST, inside, json, Line, machine, own, session, signalled, until } from "./edge";
+
+const [SIGKILL, SIGTERM, SIGSTOP] = [9, 15, 19];
+
+/** Does something while the clock of the Worker shows a later time. */
+async function later<R>(ms: number, act: () => Promise<R>): Promise<R> {
+  const then = Date.now() + ms;
+  const clock = vi.spyOn(Date, "now").mockReturnValue(then);
+  try {
+    return await act();
+  } finally {
+    clock.mockRestore();
+  }
+}
+
+afterAll(async () => {
+  for (const agent of Object.keys(env.AGENTS)) {
+    if ((await machine(agent)).starts > 0) await inside(agent, (object) => object.destroy());
+  }
+});
+
+const problem = async (answer: Response) => {
+  expect(answer.headers.get("content-type")).toBe("application/problem+json");
+  expect(answer.headers.get("x-request-id")).toBeTruthy();
+  const { code, status, detail, hint } = await json(answer);
+  expect(status).toBe(answer.status);
+  expect(detail && hint).toBeTruthy();
+  return code as string;
+};
+const unavailable = async (answer: Response) => {
+  expect([answer.status, await problem(answer)]).toEqual([503, "agent_unavailable"]);
+  expect(Number(answer.headers.get("retry-after"))).toBeGreaterThan(0);
+};
+
+describe("routes", () => {
+  test("an unknown agent is 404 and makes neither an object nor a container", async () => {
+    const before = (await listDurableObjectIds(env.AGENT)).length;
+    const paths = ["/", "/health", "/a/", "/a/nobody/", "/a/Main/", "/a/%6dain/", "/a/main~g1/", "/a/__proto__/", "/a/constructor/", "/a"];
+    for (const where of [...paths, "https://other.example/", "https://main.finn.example/", "https://finn.example:8443/"]) {
+      const answer = await ask(where, { headers: bearer });
+      expect([where, answer.status, await problem(answer)]).toEqual([where, 404, "not_found"]);
+    }
+    expect((await ask("/a/nobody/ws/1", { headers: { upgrade: "websocket" } })).status).toBe(404);
+    expect((await listDurableObjectIds(env.AGENT)).length).toBe(before);
+  });
+
+  test("a path and a host lead to the same agent, and each agent to a container of its own", async () => {
+    await awake("main");
+    const id = await session("main");
+    expect((await own(`https://finn.example/api/sessions/${id}`)).status).toBe(200);
+    await awake("alice");
+    for (const host of ["alice.example", "also.alice.example"]) {
+      expect((await own(`https://${host}/api/sessions/${id}`)).status).toBe(404);
+      expect((await json(own(`https://${host}/health`))).serviceId).toBe("alice");
+    }
+    expect((await json(own("/a/main/health"))).serviceId).toBe("main");
+  });
+
+  test("the name alone is sent to where relative addresses work", async () => {
+    const answer = await ask("/a/main?x=1");
+    expect([answer.status, answer.headers.get("location")]).toEqual([308, "/a/main/?x=1"]);
+  });
+
+  test("the page, its files and its login work under the path, and the cookie stays there", async () => {
+    const page = await ask("/a/main/");
+    expect(page.status).toBe(200);
+    const html = await page.text();
+    expect(html).not.toMatch(/(href|src|action)="\//);
+    for (const [, file] of html.matchAll(/(?:href|src)="([^"]+)"/g)) {
+      expect([file, (await ask(new URL(file!, `${HOST}/a/main/`).href)).status]).toEqual([file, 200]);
+    }
+    const form = { "content-type": "application/x-www-form-urlencoded", origin: HOST };
+    const entered = await ask("/a/main/login", { method: "POST", headers: form, body: `token=${env.FINN_TOKEN}` });
+    expect([entered.status, new URL(entered.headers.get("location")!, `${HOST}/a/main/login`).pathname]).toEqual([303, "/a/main/"]);
+    const cookie = entered.headers.get("set-cookie")!;
+    expect(cookie).toContain("; Path=/a/main/;");
+    expect(cookie).toContain("; Secure");
+    expect((await ask("/a/main/api/sessions", { headers: { cookie: cookie.split(";")[0]! } })).status).toBe(200);
+  });
+
+  test("what a client says of itself does not reach the object", async () => {
+    const spoofed = { "x-finn-agent": "alice", "x-finn-proto": "9", "cf-container-target-port": "1" };
+    expect((await json(own("/a/main/health", undefined, spoofed))).serviceId).toBe("main");
+    expect((await own("/a/main/api/sessions", undefined, spoofed)).status).toBe(200);
+  });
+});
+
+describe("an agent that is awake", () => {
+  test("answers over HTTP, with its own words for what is wrong", async () => {
+    await awake("main");
+    const id = await session("main");
+    const answer = await own(`/a/main/api/sessions/${id}/messages?wait=true`, { text: "hello" });
+    expect([answer.status, (await json(answer)).stop_reason]).toEqual([200, "stop"]);
+    expect((await ask("/a/main/api/sessions")).status).toBe(401);
+    expect((await own("/a/main/api/nothing")).status).toBe(404);
+    const foreign = await own("/a/main/api/sessions", { title: "" }, { origin: "https://evil.example" });
+    expect([foreign.status, await problem(foreign)]).toEqual([403, "forbidden_origin"]);
+  });
+
+  test("streams over its socket, both ways", async () => {
+    await awake("main");
+    const id = await session("main");
+    const line = await Line.open(`/a/main/ws/${id}`);
+    expect((await line.frame("hello")).session).toBe(id);
+    line.say("hello", "r1");
+    expect((await line.frame("user_message")).data.request_id).toBe("r1");
+    expect((await line.frame("message")).data.text).toBe("echo: hello");
+    await line.frame("turn_end");
+    expect(line.frames.filter((each) => each.type === "text_delta").length).toBeGreaterThan(0);
+  });
+
+  test("closes a socket with its own code, and refuses a foreign page before the upgrade", async () => {
+    await awake("main");
+    const stranger = await Line.open(`/a/main/ws/${await session("main")}`, {});
+    await until(() => stranger.closed);
+    expect(stranger.closed!.code).toBe(4401);
+    const evil = await ask("/a/main/ws/1", { headers: { ...bearer, upgrade: "websocket", origin: "https://evil.example" } });
+    expect([evil.status, evil.webSocket]).toEqual([403, null]);
+  });
+
+  test("loses no session when its object is made anew, as every deploy of the Worker does", async () => {
+    await awake("main");
+    const id = await session("main");
+    const { starts } = await machine("main");
+    await asleep("main");
+    await evictDurableObject(env.AGENT.getByName(objectName("main", env.GENERATION)) as any);
+    expect((await json(ask("/a/main/health"))).notes).toEqual(["asleep"]);
+    await awake("main");
+    expect((await own(`/a/main/api/sessions/${id}`)).status).toBe(200);
+    expect((await machine("main")).starts).toBe(starts + 1);
+  });
+});
+
+describe("an agent that sleeps", () => {
+  test("is asked for an hour by probes and cron without its container hearing of it", async () => {
+    await awake("sleeper");
+    await inside("sleeper", (object) => object.watch());
+    await asleep("sleeper");
+    const { starts } = await machine("sleeper");
+    const asked = await inside("sleeper", (object) => object.container.asked.length);
+    for (let minute = 0; minute < 60; minute++) {
+      const headers = minute % 2 ? bearer : {};
+      const health = await json(ask("/a/sleeper/health", { headers }));
+      expect(health).toMatchObject({ status: "pass", serviceId: "sleeper", releaseId: "the-image", notes: ["asleep"] });
+      expect((await ask("/a/sleeper/livez", { headers, method: minute % 2 ? "HEAD" : "GET" })).status).toBe(200);
+      expect((await ask("/a/sleeper/readyz", { headers })).status).toBe(200);
+      if (minute % 15 === 0) await cron();
+    }
+    expect(await machine("sleeper")).toMatchObject({ running: false, starts });
+    expect(await inside("sleeper", (object) => object.container.asked.length)).toBe(asked);
+  });
+
+  test("is woken by a probe that says so", async () => {
+    await awake("sleeper");
+    await asleep("sleeper");
+    const health = await until(async () => (await json(ask("/a/sleeper/health", { headers: { ...bearer, "x-wake": "1" } }))).checks);
+    expect(health).toHaveProperty("wal:lastSeq");
+  });
+
+  test("goes to sleep after silence, and not while a turn runs", async () => {
+    await awake("busy");
+    const id = await session("busy");
+    expect((await own(`/a/busy/api/sessions/${id}/messages`, { text: "take your time" })).status).toBe(202);
+    await until(async () => (await json(own(`/a/busy/api/sessions/${id}`))).turn);
+    await inside("busy", (object) => object.onActivityExpired());
+    expect((await machine("busy")).running).toBe(true);
+    expect((await own(`/a/busy/api/sessions/${id}/stop`, {})).status).toBe(200);
+    await until(async () => (await json(own(`/a/busy/api/sessions/${id}`))).turn === null);
+    await inside("busy", (object) => object.onActivityExpired());
+    await until(async () => !(await machine("busy")).running);
+    expect((await machine("busy")).stderr).toContain("finn has drained");
+  });
+
+  test("is put to sleep though a request was never let go, once it has had nothing to do for long", async () => {
+    await awake("leaky");
+    await inside("leaky", (object) => {
+      object["inflightRequests" as keyof object] = 1 as never; // what Cloudflare's class leaks when a client leaves (#241)
+    });
+    await inside("leaky", (object) => object.watch());
+    expect((await machine("leaky")).running).toBe(true);
+    await later(31 * 60_000, () => inside("leaky", (object) => object.watch()));
+    await until(async () => !(await machine("leaky")).running);
+  });
+});
+
+describe("cron", () => {
+  test("wakes an agent that was cut off, and no other", async () => {
+    await awake("crashed");
+    await inside("crashed", (object) => object.watch());
+    await asleep("sleeper");
+    await signalled("crashed", SIGKILL);
+    await until(async () => (await json(ask("/a/crashed/health"))).notes[0] === "asleep, though it was cut off");
+    const others = await machine("sleeper");
+    const { starts } = await machine("crashed");
+    await cron();
+    expect(await machine("crashed")).toMatchObject({ running: true, starts: starts + 1 });
+    expect(await machine("sleeper")).toMatchObject({ running: false, starts: others.starts });
+    await cron();
+    expect((await machine("crashed")).starts).toBe(starts + 1);
+    await asleep("crashed");
+    await cron();
+    expect(await machine("crashed")).toMatchObject({ running: false, starts: starts + 1 });
+  });
+});
+
+describe("a container that", () => {
+  test("does not start is told with a reason, left alone for a while, and tried again later", async () => {
+    await unavailable(await own("/a/broken/api/sessions"));
+    expect(await machine("broken")).toMatchObject({ running: false, starts: 1 });
+    expect((await machine("broken")).stderr).toContain("FINN_MODEL");
+    await unavailable(await own("/a/broken/api/sessions"));
+    expect((await machine("broken")).starts).toBe(1);
+    const health = await ask("/a/broken/health");
+    expect([health.status, (await json(health)).status]).toEqual([503, "fail"]);
+    await unavailable(await ask("/a/broken/readyz"));
+    expect((await ask("/a/broken/livez")).status).toBe(200);
+    await later(6_000, async () => unavailable(await own("/a/broken/api/sessions")));
+    expect((await machine("broken")).starts).toBe(2);
+  });
+
+  test("never opens its port is given up, ended, and told as not there", async () => {
+    await unavailable(await own("/a/mute/api/sessions"));
+    expect(await machine("mute")).toMatchObject({ running: false, starts: 1 });
+  });
+
+  test("hangs is seen, ended and started anew, and who waited for it is told to come again", async () => {
+    await awake("hung");
+    const id = await session("hung");
+    await signalled("hung", SIGSTOP);
+    const waiting = own("/a/hung/api/sessions");
+    await inside("hung", async (object) => {
+      for (let look = 0; look < 3; look++) await object.watch();
+    });
+    await unavailable(await waiting);
+    await until(async () => !(await machine("hung")).running);
+    await awake("hung");
+    expect((await own(`/a/hung/api/sessions/${id}`)).status).toBe(200);
+  });
+
+  test("speaks the version before is understood, and any other is told as being replaced", async () => {
+    expect((await own("/a/former/")).status).toBe(200);
+    await unavailable(await own("/a/newer/"));
+    await unavailable(await own("/a/foreign/"));
+  });
+
+  test("is drained closes its sockets 1012 through object and Worker, ends clean, and goes on with all it had said", async () => {
+    await awake("drained");
+    const id = await session("drained");
+    const line = await Line.open(`/a/drained/ws/${id}`);
+    await line.frame("hello");
+    line.say("hello", "r1");
+    await line.frame("turn_end");
+    const { seq } = await line.frame("turn_end");
+    await signalled("drained", SIGTERM);
+    await until(() => line.closed);
+    expect(line.frames.at(-1).type).toBe("draining");
+    expect(line.closed!.code).toBe(1012);
+    await until(async () => (await json(ask("/a/drained/health"))).notes[0] === "asleep");
+    await awake("drained");
+    const again = await Line.open(`/a/drained/ws/${id}?after=0`);
+    const said = await until(() => again.frames.find((each) => each.type === "turn_end"));
+    expect(said.seq).toBe(seq);
+  });
+});
