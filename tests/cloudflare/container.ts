@@ -4,6 +4,9 @@
 const EXITED = "container exited with unexpected exit code:";
 const CLOSED = "the container is not listening in the TCP address";
 
+/** Where the containers of each object run now: an object that is made anew finds its own running, as on Cloudflare. */
+const ADDRESSES = new Map<string, string>();
+
 export class LoopbackContainer {
   running = false;
   /** Every request that reached the container since the last start. */
@@ -14,19 +17,28 @@ export class LoopbackContainer {
   constructor(
     private readonly machines: string,
     private readonly name: string,
-  ) {}
+  ) {
+    const address = ADDRESSES.get(name);
+    if (address !== undefined) this.#follow(Promise.resolve(address));
+  }
 
   start(options?: ContainerStartupOptions): void {
     if (this.running) throw new Error("start() cannot be called on a container that is already running.");
-    this.running = true;
     this.asked = [];
-    this.#address = this.#tell("POST", "start", options?.env ?? {}).then(({ address }) => address as string);
-    this.#ended = this.#address.then(() => this.#end());
+    this.#follow(this.#tell("POST", "start", options?.env ?? {}).then(({ address }) => address as string));
+  }
+
+  #follow(address: Promise<string>): void {
+    this.running = true;
+    this.#address = address;
+    this.#ended = this.#end();
     this.#ended.catch(() => undefined); // whoever monitors hears of it
   }
 
   async #end(): Promise<void> {
+    ADDRESSES.set(this.name, await this.#address);
     const { exit } = await this.#tell("GET", "exit");
+    ADDRESSES.delete(this.name);
     this.running = false;
     if (exit !== 0) throw new Error(`${EXITED} ${String(exit)}`);
   }

@@ -1,12 +1,11 @@
 // What the tests of the Worker share: asking it as a browser would, looking into an agent's object, waiting for what happens.
 
 import { runInDurableObject } from "cloudflare:test";
-import { env as bound, exports } from "cloudflare:workers";
+import { env, exports } from "cloudflare:workers";
 
 import { objectName } from "../../deploy/cloudflare/src/settings";
-import type { AgentContainer, TestEnv } from "./entry";
+import type { AgentContainer } from "./entry";
 
-export const env = bound as unknown as TestEnv & { readonly FINN_TOKEN: string };
 export const bearer = { authorization: `Bearer ${env.FINN_TOKEN}` };
 export const HOST = "https://agents.example";
 
@@ -14,8 +13,10 @@ const PATIENCE_MS = 20_000; // for what has to happen; a test that needs it all 
 const LOOK_MS = 10;
 
 /** One request at the Worker: a path of HOST, or a whole URL. It carries no token of its own. */
-export function ask(where: string, init: RequestInit = {}): Promise<Response> {
-  return (exports.default as Fetcher).fetch(new URL(where, HOST).href, { redirect: "manual", ...init });
+export async function ask(where: string, init: RequestInit = {}): Promise<Response> {
+  const answer = await exports.default.fetch(new URL(where, HOST).href, { redirect: "manual", ...init });
+  if (answer.webSocket !== null || answer.body === null) return answer;
+  return new Response(await answer.arrayBuffer(), answer); // read to its end, as every client does
 }
 
 /** The same by the agent's owner; a body is sent as JSON. */
@@ -27,12 +28,15 @@ export function own(where: string, body?: unknown, headers: Record<string, strin
 export const json = async <T = any>(answer: Response | Promise<Response>): Promise<T> => (await answer).json<T>();
 
 /** Cron, once. */
-export const cron = (): Promise<unknown> => (exports.default as any).scheduled({ cron: "17 * * * *", scheduledTime: new Date() });
+export function cron(): Promise<unknown> {
+  const worker = exports.default as unknown as { scheduled(options: { cron: string; scheduledTime: Date }): Promise<unknown> };
+  return worker.scheduled({ cron: "17 * * * *", scheduledTime: new Date() });
+}
 
 /** Something done inside of an agent's object. */
 export function inside<R>(agent: string, act: (object: AgentContainer) => R | Promise<R>): Promise<R> {
-  const stub = env.AGENT.getByName(objectName(agent, env.GENERATION));
-  return runInDurableObject(stub as any, (object: any) => act(object as AgentContainer));
+  const objects = env.AGENT as unknown as DurableObjectNamespace; // the whole type is too deep for the compiler
+  return runInDurableObject(objects.getByName(objectName(agent, env.GENERATION)), act as (object: never) => R | Promise<R>);
 }
 
 /** How often the agent's container was started, and whether it runs, as the machine it runs on has it. */

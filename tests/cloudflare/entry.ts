@@ -4,8 +4,20 @@ import worker, { AgentContainer as Real } from "../../deploy/cloudflare/src/door
 import type { Env } from "../../deploy/cloudflare/src/settings";
 import { LoopbackContainer } from "./container";
 
+export { ContainerProxy } from "../../deploy/cloudflare/src/door";
+
 export interface TestEnv extends Env {
   readonly MACHINES: string;
+  readonly FINN_TOKEN: string;
+}
+
+declare global {
+  namespace Cloudflare {
+    interface Env extends TestEnv {}
+    interface GlobalProps {
+      mainModule: typeof import("./entry");
+    }
+  }
 }
 
 export class AgentContainer extends Real {
@@ -17,7 +29,7 @@ export class AgentContainer extends Real {
     super(ctx as DurableObjectState<object>, env);
   }
 
-  get container(): LoopbackContainer {
+  get loopback(): LoopbackContainer {
     return this.ctx.container as unknown as LoopbackContainer;
   }
 }

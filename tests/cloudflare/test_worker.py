@@ -8,7 +8,9 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 
 from tests.cloudflare.machines import Machines
@@ -70,3 +72,47 @@ def test_the_worker_passes_its_tests_in_workerd_before_the_real_finn(tmp_path: P
         given = bindings(machines, server.bucket(), server, tmp_path)
         said = run(TOOLS / "vitest" / "vitest.mjs", "run", cwd=HERE, FINN_TEST_BINDINGS=json.dumps(given))
     assert "passed" in said and "failed" not in said and "skipped" not in said, said
+
+
+@pytest.mark.parametrize("folder", [DEPLOY, HERE], ids=["worker", "tests"])
+def test_every_type_is_right(folder: Path) -> None:
+    run(TOOLS / "typescript" / "bin" / "tsc", "--project", folder)
+
+
+def test_the_configuration_says_only_what_wrangler_knows() -> None:
+    schema = json.loads((TOOLS / "wrangler" / "config-schema.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    assert [error.message for error in validator.iter_errors(configuration())] == []
+    slip = {**configuration(), "contaners": []}
+    assert [error.message for error in validator.iter_errors(slip)] != []
+
+
+def configuration() -> dict[str, Any]:
+    """wrangler.jsonc without its comments, which have lines of their own."""
+    lines = (DEPLOY / "wrangler.jsonc").read_text().splitlines()
+    parsed: dict[str, Any] = json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
+    return parsed
+
+
+def test_a_deploy_would_succeed(tmp_path: Path) -> None:
+    """With a stand-in for the Docker engine, which wrangler calls even for a dry run."""
+    stub = tmp_path / "docker"
+    stub.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    stub.chmod(0o755)
+    said = run(
+        *(TOOLS / "wrangler" / "bin" / "wrangler.js", "deploy", "--dry-run", "--outdir", tmp_path / "out"),
+        WRANGLER_DOCKER_BIN=str(stub),
+        XDG_CONFIG_HOME=str(tmp_path),
+    )
+    assert "env.AGENT (AgentContainer)" in said and "WARNING" not in said, said
+    [build] = [line for line in (tmp_path / "called").read_text().splitlines() if line.startswith("build")]
+    assert "--platform linux/amd64" in build and build.endswith(str(DEPLOY.parents[1])), build
+
+
+def test_what_is_installed_is_pinned_and_the_lock_names_no_registry() -> None:
+    package = json.loads((DEPLOY / "package.json").read_text())
+    versions = {**package["dependencies"], **package["devDependencies"]}
+    assert all(version[0].isdigit() for version in versions.values()), versions
+    lock = (DEPLOY / "package-lock.json").read_text()
+    assert '"resolved"' not in lock
+    assert all("integrity" in one for name, one in json.loads(lock)["packages"].items() if name)

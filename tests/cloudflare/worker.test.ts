@@ -1,10 +1,10 @@
 // Worker, object and container as one: real workerd, and behind it a real finn on an empty disk with its state in a bucket.
 
-import { evictDurableObject, listDurableObjectIds } from "cloudflare:test";
+import { listDurableObjectIds } from "cloudflare:test";
+import { env } from "cloudflare:workers";
 import { afterAll, describe, expect, test, vi } from "vitest";
 
-import { objectName } from "../../deploy/cloudflare/src/settings";
-import { ask, asleep, awake, bearer, cron, env, HOST, inside, json, Line, machine, own, session, signalled, until } from "./edge";
+import { ask, asleep, awake, bearer, cron, HOST, inside, json, Line, machine, own, session, signalled, until } from "./edge";
 
 const [SIGKILL, SIGTERM, SIGSTOP] = [9, 15, 19];
 
@@ -124,16 +124,18 @@ describe("an agent that is awake", () => {
     expect([evil.status, evil.webSocket]).toEqual([403, null]);
   });
 
-  test("loses no session when its object is made anew, as every deploy of the Worker does", async () => {
+  test("runs on when its object is made anew, as every deploy of the Worker does, and only loses its sockets", async () => {
     await awake("main");
     const id = await session("main");
+    const line = await Line.open(`/a/main/ws/${id}`);
+    await line.frame("hello");
     const { starts } = await machine("main");
-    await asleep("main");
-    await evictDurableObject(env.AGENT.getByName(objectName("main", env.GENERATION)) as any);
-    expect((await json(ask("/a/main/health"))).notes).toEqual(["asleep"]);
-    await awake("main");
+    await expect(inside("main", (object) => object["ctx"].abort("deployed"))).rejects.toThrow("deployed");
+    await until(() => line.closed);
     expect((await own(`/a/main/api/sessions/${id}`)).status).toBe(200);
-    expect((await machine("main")).starts).toBe(starts + 1);
+    expect(await machine("main")).toMatchObject({ running: true, starts });
+    await inside("main", (object) => object.watch());
+    expect((await json(ask("/a/main/health"))).notes).toEqual(["awake"]);
   });
 });
 
@@ -143,7 +145,7 @@ describe("an agent that sleeps", () => {
     await inside("sleeper", (object) => object.watch());
     await asleep("sleeper");
     const { starts } = await machine("sleeper");
-    const asked = await inside("sleeper", (object) => object.container.asked.length);
+    const asked = await inside("sleeper", (object) => object.loopback.asked.length);
     for (let minute = 0; minute < 60; minute++) {
       const headers = minute % 2 ? bearer : {};
       const health = await json(ask("/a/sleeper/health", { headers }));
@@ -153,14 +155,26 @@ describe("an agent that sleeps", () => {
       if (minute % 15 === 0) await cron();
     }
     expect(await machine("sleeper")).toMatchObject({ running: false, starts });
-    expect(await inside("sleeper", (object) => object.container.asked.length)).toBe(asked);
+    expect(await inside("sleeper", (object) => object.loopback.asked.length)).toBe(asked);
+  });
+
+  test("wakes with all it knew, though its disk was empty", async () => {
+    await awake("sleeper");
+    const id = await session("sleeper");
+    await own(`/a/sleeper/api/sessions/${id}/messages?wait=true`, { text: "hello" });
+    const { starts } = await machine("sleeper");
+    await asleep("sleeper");
+    await awake("sleeper");
+    const { messages } = await json(own(`/a/sleeper/api/sessions/${id}/messages?after=0`));
+    expect(messages.map((each: { text: string }) => each.text)).toEqual(["hello", "echo: hello"]);
+    expect((await machine("sleeper")).starts).toBe(starts + 1);
   });
 
   test("is woken by a probe that says so", async () => {
     await awake("sleeper");
     await asleep("sleeper");
-    const health = await until(async () => (await json(ask("/a/sleeper/health", { headers: { ...bearer, "x-wake": "1" } }))).checks);
-    expect(health).toHaveProperty("wal:lastSeq");
+    const woken = async () => json(ask("/a/sleeper/health", { headers: { ...bearer, "x-wake": "1" } }));
+    expect(await until(async () => (await woken()).checks?.["wal:lastSeq"])).toHaveLength(1);
   });
 
   test("goes to sleep after silence, and not while a turn runs", async () => {

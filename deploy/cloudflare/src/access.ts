@@ -13,7 +13,7 @@ const ASSERTION = "cf-access-jwt-assertion";
 const RS256 = { name: "RSASSA-PKCS1-v1_5", hash: "SHA-256" } as const;
 const SKEW_S = 30; //: two clocks may differ by that
 const KEEP_MS = 60 * 60_000; //: how long the team's keys are not asked for again; a key lives for weeks
-const ASK_AGAIN_MS = 60_000; //: where a token names an unknown key, or the last question had no answer
+const ASK_AGAIN_MS = 60_000; //: the same where a token names an unknown key, or the last question had no answer
 const ASK_MS = 5_000;
 
 type Claims = Readonly<Record<string, unknown>>;
@@ -24,9 +24,12 @@ interface Known {
   readonly team: string;
   readonly keys: Keys;
   readonly askedAt: number;
+  readonly oldAt: number;
 }
 
-let known: Known = { team: "", keys: new Map(), askedAt: -Infinity };
+const NOTHING = { keys: new Map(), askedAt: -Infinity, oldAt: -Infinity } as const;
+
+let known: Known = { team: "", ...NOTHING };
 
 /** Why a request is not let in; null where it is, or where Access is not configured. */
 export async function refusedByAccess(request: Request, env: Env, now: number): Promise<Problem | null> {
@@ -68,15 +71,14 @@ export function wrongClaim(claims: Claims, issuer: string, audience: string, now
 
 /** The keys of a team, asked for where they are old or the one that is looked for is not among them. Null: not to be had. */
 async function keysOf(team: string, kid: string, now: number): Promise<Keys | null> {
-  const mine = known.team === team ? known : { team, keys: new Map<string, CryptoKey>(), askedAt: -Infinity };
-  const age = now - mine.askedAt;
-  if (age > KEEP_MS || (!mine.keys.has(kid) && age > ASK_AGAIN_MS)) {
-    known = { ...mine, askedAt: now };
+  if (known.team !== team) known = { team, ...NOTHING };
+  const { keys, askedAt, oldAt } = known;
+  if (now > oldAt || (!keys.has(kid) && now > askedAt + ASK_AGAIN_MS)) {
+    known = { team, keys, askedAt: now, oldAt: now + ASK_AGAIN_MS };
     const fresh = await askedFor(team);
-    if (fresh !== null) known = { team, keys: fresh, askedAt: now };
-    return fresh ?? (mine.keys.has(kid) ? mine.keys : null);
+    if (fresh !== null) known = { team, keys: fresh, askedAt: now, oldAt: now + KEEP_MS };
   }
-  return mine.keys.size === 0 ? null : mine.keys;
+  return known.keys.size === 0 ? null : known.keys;
 }
 
 async function askedFor(team: string): Promise<Keys | null> {

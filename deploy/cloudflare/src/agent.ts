@@ -52,6 +52,7 @@ export class AgentContainer extends Container<Env> {
   answerWithinMs = 5_000;
 
   #seen = UNSEEN;
+  #understood = false; //: whether the container that runs speaks a version of ours
   #misses = 0;
   #busyAt = Date.now(); //: when there was last something to do
   #readyAt = Date.now(); //: when it was last seen not ending
@@ -68,7 +69,8 @@ export class AgentContainer extends Container<Env> {
     const asked = new Request(request);
     asked.headers.set(PROTO_HEADER, String(PROTO));
     const answer = await this.containerFetch(asked, PORT);
-    return understood(answer) ? answer : this.#unavailable(request, await left(answer));
+    if (answer.headers.has(PROTO_HEADER)) return answer;
+    return this.#unavailable(request, firstLine(await answer.text())); // not finn's: what Cloudflare's class says of it
   }
 
   /** The cron's question: wakes the container where something was left undone, and touches nothing otherwise. */
@@ -86,7 +88,7 @@ export class AgentContainer extends Container<Env> {
     const known = request.headers.has("authorization") || request.headers.has("cookie");
     if (known && path === "/health" && this.ctx.container?.running) {
       const answer = await this.#ask(path, request.headers);
-      if (answer !== null && understood(answer)) return answer;
+      if (answer !== null) return answer;
     }
     const { status, note, code } = this.#condition();
     if (path === "/health") {
@@ -113,26 +115,39 @@ export class AgentContainer extends Container<Env> {
 
   /** Returns when the container answers; otherwise says why it does not. After a failure it is left alone for a while. */
   async #wake(): Promise<string | null> {
-    if (this.ctx.container?.running && (await this.getState()).status === "healthy") return null;
+    if (this.ctx.container?.running && (await this.getState()).status === "healthy" && this.#understood) return null;
     const failed = this.#memory.failed;
     if (failed !== null && Date.now() < failed.at + retryS(failed.count) * 1000) return failed.why;
+    const why = (await this.#started()) ?? (await this.#misunderstood());
+    this.#remember({ failed: why === null ? null : { count: (failed?.count ?? 0) + 1, at: Date.now(), why } });
+    return why;
+  }
+
+  async #started(): Promise<string | null> {
     try {
       await this.startAndWaitForPorts({
-        startOptions: { envVars: containerSettings(this.#memory.agent, this.env) },
+        startOptions: { envVars: this.#settings },
         cancellationOptions: { portReadyTimeoutMS: this.startWithinMs },
       });
-      this.#remember({ failed: null });
       return null;
     } catch (error) {
-      const why = error instanceof Error ? error.message : String(error);
-      this.#remember({ failed: { count: (failed?.count ?? 0) + 1, at: Date.now(), why } });
       if (this.ctx.container?.running) await this.destroy(); // it runs and does not listen: nobody else would end it
-      return why;
+      return error instanceof Error ? error.message : String(error);
     }
+  }
+
+  /** Worker and container are not replaced at once: our version will do, and the one before. Another has to make way. */
+  async #misunderstood(): Promise<string | null> {
+    const spoken = (await this.#ask("/livez"))?.headers.get(PROTO_HEADER) ?? null;
+    this.#understood = spoken !== null && [PROTO, PROTO - 1].includes(Number(spoken));
+    if (this.#understood) return null;
+    await this.stop();
+    return `it speaks version ${spoken ?? "none"} and this Worker ${PROTO}; one of the two is being replaced`;
   }
 
   override async onStart(): Promise<void> {
     this.#seen = UNSEEN;
+    this.#understood = false;
     this.#misses = 0;
     this.#busyAt = this.#readyAt = Date.now();
     this.#remember({ undone: "it was cut off" });
@@ -236,22 +251,4 @@ interface Health {
 /** Seconds to leave it alone after so many failures in a row: longer and longer. */
 const retryS = (failures: number): number => Math.min(FIRST_RETRY_S * 2 ** (failures - 1), LONGEST_RETRY_S);
 
-/** Whether an answer is finn's own, of this version or the one before: Worker and container are not replaced at once. */
-function understood(answer: Response): boolean {
-  const spoken = answer.headers.get(PROTO_HEADER);
-  return spoken !== null && [PROTO, PROTO - 1].includes(Number(spoken));
-}
-
-/** What is said of an answer that was not understood; its socket, if it is one, is closed so that the client comes back. */
-async function left(answer: Response): Promise<string> {
-  const spoken = answer.headers.get(PROTO_HEADER);
-  if (answer.webSocket) {
-    answer.webSocket.accept();
-    answer.webSocket.close(1012, "another version");
-  } else if (spoken === null) {
-    return (await answer.text()).split("\n")[0] ?? "";
-  } else {
-    await answer.body?.cancel();
-  }
-  return `it speaks version ${spoken ?? "0"} and this Worker ${PROTO}; one of the two is being replaced`;
-}
+const firstLine = (text: string): string => text.split("\n")[0] ?? "";

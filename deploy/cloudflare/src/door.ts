@@ -13,6 +13,7 @@ import { isProbe, type Place, placeOf } from "./routes";
 import { type Env, objectName } from "./settings";
 
 export { AgentContainer } from "./agent";
+export { ContainerProxy } from "@cloudflare/containers"; // an object that is made anew beside a running container needs it
 
 export default {
   async fetch(request, env) {
