@@ -74,7 +74,7 @@ RUN library=$(python3 -c "import sysconfig; print(sysconfig.get_path('stdlib'))"
     && rm -rf "${library:?}"/config-* "${library:?}"/site-packages/* /usr/local/include \
         /usr/local/bin/pip* /usr/local/bin/idle* /usr/local/bin/pydoc* \
     && find "$library" -name __pycache__ -prune -exec rm -r {} + \
-    && python3 -m compileall -q --invalidation-mode checked-hash "$library"
+    && python3 -B -m compileall -q -f --invalidation-mode checked-hash "$library"
 
 # The user, whose whole world is /data; and no file that would make anybody another one.
 RUN echo 'finn:x:10001:10001:finn:/data:/usr/sbin/nologin' >>/etc/passwd \
