@@ -1,4 +1,4 @@
-// The real Worker and the real object, on containers of loopback, with a start that is given up soon.
+// The real Worker and the real object, on containers of loopback.
 
 import worker, { AgentContainer as Real } from "../../deploy/cloudflare/src/door";
 import type { Env } from "../../deploy/cloudflare/src/settings";
@@ -21,9 +21,6 @@ declare global {
 }
 
 export class AgentContainer extends Real {
-  override startWithinMs = 3_000;
-  override answerWithinMs = 500;
-
   constructor(ctx: DurableObjectState, env: TestEnv) {
     Object.defineProperty(ctx, "container", { value: new LoopbackContainer(env.MACHINES, ctx.id.toString()), configurable: true });
     super(ctx as DurableObjectState<object>, env);

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from tests.cloudflare.machines import Machines
@@ -97,7 +97,9 @@ def configuration() -> dict[str, Any]:
 def test_a_deploy_would_succeed(tmp_path: Path) -> None:
     """With a stand-in for the Docker engine, which wrangler calls even for a dry run."""
     stub = tmp_path / "docker"
-    stub.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    stub.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/called\ncase $* in *"-f -"*) cat >{tmp_path}/Dockerfile ;; esac\n'
+    )
     stub.chmod(0o755)
     said = run(
         *(TOOLS / "wrangler" / "bin" / "wrangler.js", "deploy", "--dry-run", "--outdir", tmp_path / "out"),
@@ -107,6 +109,7 @@ def test_a_deploy_would_succeed(tmp_path: Path) -> None:
     assert "env.AGENT (AgentContainer)" in said and "WARNING" not in said, said
     [build] = [line for line in (tmp_path / "called").read_text().splitlines() if line.startswith("build")]
     assert "--platform linux/amd64" in build and build.endswith(str(DEPLOY.parents[1])), build
+    assert (tmp_path / "Dockerfile").read_bytes() == (DEPLOY.parents[1] / "Dockerfile").read_bytes()
 
 
 def test_what_is_installed_is_pinned_and_the_lock_names_no_registry() -> None:

@@ -239,6 +239,9 @@ describe("a container that", () => {
   });
 
   test("never opens its port is given up, ended, and told as not there", async () => {
+    await inside("mute", (object) => {
+      object.startWithinMs = 1_000;
+    });
     await unavailable(await own("/a/mute/api/sessions"));
     expect(await machine("mute")).toMatchObject({ running: false, starts: 1 });
   });
@@ -249,6 +252,7 @@ describe("a container that", () => {
     await signalled("hung", SIGSTOP);
     const waiting = own("/a/hung/api/sessions");
     await inside("hung", async (object) => {
+      object.answerWithinMs = 300;
       for (let look = 0; look < 3; look++) await object.watch();
     });
     await unavailable(await waiting);
