@@ -7,15 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LINT = Path(__file__).with_name("lint")
-PROGRAMS = LINT / ".venv" / "bin"
+HOME = ROOT / ".lint"
 
-needed = pytest.mark.skipif(not (LINT / "made-from").exists(), reason="scripts/test installs the linters")
+needed = pytest.mark.skipif(not (HOME / "made-from").exists(), reason="scripts/test installs the linters")
 
 
 def said(program: str, *options: object) -> tuple[int, str]:
     """The exit code and everything that a linter said."""
     done = subprocess.run(
-        [PROGRAMS / program, *map(str, options)],
+        [HOME / "bin" / program, *map(str, options)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
