@@ -34,9 +34,9 @@ export function cron(): Promise<unknown> {
 }
 
 /** Something done inside of an agent's object. */
-export function inside<R>(agent: string, act: (object: AgentContainer) => R | Promise<R>): Promise<R> {
+export function inside<R>(agent: string, act: (object: AgentContainer) => R | Promise<R>, generation = env.GENERATION): Promise<R> {
   const objects = env.AGENT as unknown as DurableObjectNamespace; // the whole type is too deep for the compiler
-  return runInDurableObject(objects.getByName(objectName(agent, env.GENERATION)), act as (object: never) => R | Promise<R>);
+  return runInDurableObject(objects.getByName(objectName(agent, generation)), act as (object: never) => R | Promise<R>);
 }
 
 /** How often the agent's container was started, and whether it runs, as the machine it runs on has it. */

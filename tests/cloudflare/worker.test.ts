@@ -4,6 +4,7 @@ import { listDurableObjectIds } from "cloudflare:test";
 import { env } from "cloudflare:workers";
 import { afterAll, describe, expect, test, vi } from "vitest";
 
+import worker from "./entry";
 import { ask, asleep, awake, bearer, cron, HOST, inside, json, Line, machine, own, session, signalled, until } from "./edge";
 
 const [SIGKILL, SIGTERM, SIGSTOP] = [9, 15, 19];
@@ -200,6 +201,22 @@ describe("an agent that sleeps", () => {
     expect((await machine("leaky")).running).toBe(true);
     await later(31 * 60_000, () => inside("leaky", (object) => object.watch()));
     await until(async () => !(await machine("leaky")).running);
+  });
+});
+
+describe("a generation", () => {
+  test("is a new object and a new container on the same state, and the old one writes no more", async () => {
+    await awake("alice");
+    const id = (await json(own("https://alice.example/api/sessions", { title: "" }))).id;
+    const newer = (path: string) => {
+      const request = new Request(`https://alice.example${path}`, { headers: bearer });
+      return worker.fetch(request as never, { ...env, GENERATION: 2 });
+    };
+    await until(async () => (await newer("/api/sessions")).status === 200);
+    expect((await newer(`/api/sessions/${id}`)).status).toBe(200);
+    const fenced = await own("https://alice.example/api/sessions", { title: "" });
+    expect([fenced.status, (await json(fenced)).code]).toEqual([503, "fenced"]);
+    await inside("alice", (object) => object.destroy(), 2);
   });
 });
 

@@ -138,7 +138,9 @@ export class AgentContainer extends Container<Env> {
 
   /** Worker and container are not replaced at once: our version will do, and the one before. Another has to make way. */
   async #misunderstood(): Promise<string | null> {
-    const spoken = (await this.#ask("/livez"))?.headers.get(PROTO_HEADER) ?? null;
+    const answer = await this.#ask("/livez");
+    if (answer === null) return "it opened its port and does not answer";
+    const spoken = answer.headers.get(PROTO_HEADER);
     this.#understood = spoken !== null && [PROTO, PROTO - 1].includes(Number(spoken));
     if (this.#understood) return null;
     await this.stop();
