@@ -25,6 +25,7 @@ COMMAND_S = 1200.0  #: for one command; a platform that takes longer has stopped
 
 PREVIOUS = "dist/previous"  #: where the previous release's files are taken out to, below the checkout
 EDGE = f"{PREVIOUS}/deploy/cloudflare"
+ROLLOUT = "--containers-rollout=immediate"
 
 Command = tuple[str, ...]
 
@@ -35,10 +36,11 @@ PLATFORMS: Mapping[str, tuple[Command, ...]] = MappingProxyType(
         ),
         # Worker and image belong together, and `wrangler rollback` knows of the Worker alone: both are deployed again.
         "cloudflare": (
+            ("rm", "-rf", PREVIOUS),
             ("git", "worktree", "add", "--force", "--detach", PREVIOUS, "{to}"),
             ("npm", "ci", "--prefix", EDGE, "--no-audit", "--no-fund"),
             ("sed", "-i", "-E", r's|("image": *)"[^"]*"|\1"{image}"|', f"{EDGE}/wrangler.jsonc"),
-            ("npx", "--prefix", EDGE, "wrangler", "deploy", "--cwd", EDGE, "--containers-rollout=immediate"),
+            ("npx", "--no-install", "--prefix", EDGE, "wrangler", "deploy", "--cwd", EDGE, ROLLOUT),
             ("git", "worktree", "remove", "--force", PREVIOUS),
         ),
         # A pod that never became ready is not replaced by itself: a StatefulSet waits for it for ever.
