@@ -67,7 +67,7 @@ export async function awake(agent: string): Promise<void> {
 export async function asleep(agent: string): Promise<void> {
   await inside(agent, (object) => object.stop());
   await until(async () => !(await machine(agent)).running);
-  await until(async () => (await json(ask(`/a/${agent}/health`))).notes[0] === "asleep");
+  await until(async () => (await json(ask(`/a/${agent}/health`))).notes?.[0] === "asleep");
 }
 
 /** A socket through Worker and object, and every frame that came over it. */

@@ -4,7 +4,7 @@ import worker, { AgentContainer as Real } from "../../deploy/cloudflare/src/door
 import type { Env } from "../../deploy/cloudflare/src/settings";
 import { LoopbackContainer } from "./container";
 
-export * from "../../deploy/cloudflare/src/door"; // what is declared below takes the place of its namesake
+export { ContainerProxy } from "../../deploy/cloudflare/src/door";
 
 export interface TestEnv extends Env {
   readonly MACHINES: string;

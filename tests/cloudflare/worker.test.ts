@@ -104,6 +104,16 @@ describe("an agent that is awake", () => {
     expect([foreign.status, await problem(foreign)]).toEqual([403, "forbidden_origin"]);
   });
 
+  test("answers probes itself, in full for its owner, and is not kept awake by them", async () => {
+    await awake("main");
+    expect(await json(ask("/a/main/health"))).not.toHaveProperty("checks");
+    expect((await json(own("/a/main/health"))).checks).toHaveProperty("epoch");
+    const idle = await inside("main", (object) => object["sleepAfterMs" as keyof object]);
+    expect((await ask("/a/main/readyz")).status).toBe(200);
+    expect((await ask("/a/main/livez", { method: "HEAD" })).status).toBe(200);
+    expect(await inside("main", (object) => object["sleepAfterMs" as keyof object])).toBe(idle);
+  });
+
   test("streams over its socket, both ways", async () => {
     await awake("main");
     const id = await session("main");
@@ -135,8 +145,9 @@ describe("an agent that is awake", () => {
     await until(() => line.closed);
     expect((await own(`/a/main/api/sessions/${id}`)).status).toBe(200);
     expect(await machine("main")).toMatchObject({ running: true, starts });
+    expect(await inside("main", (object) => object.listSchedules("watch"))).toHaveLength(1);
     await inside("main", (object) => object.watch());
-    expect((await json(ask("/a/main/health"))).notes).toEqual(["awake"]);
+    expect(await inside("main", (object) => object.listSchedules("watch"))).toHaveLength(1);
   });
 });
 
@@ -226,7 +237,7 @@ describe("cron", () => {
     await inside("crashed", (object) => object.watch());
     await asleep("sleeper");
     await signalled("crashed", SIGKILL);
-    await until(async () => (await json(ask("/a/crashed/health"))).notes[0] === "asleep, though it was cut off");
+    await until(async () => (await json(ask("/a/crashed/health"))).notes?.[0] === "asleep, though it was cut off");
     const others = await machine("sleeper");
     const { starts } = await machine("crashed");
     await cron();
@@ -269,8 +280,10 @@ describe("a container that", () => {
     await signalled("hung", SIGSTOP);
     const waiting = own("/a/hung/api/sessions");
     await inside("hung", async (object) => {
-      object.answerWithinMs = 300;
+      const patience = object.answerWithinMs;
+      object.answerWithinMs = 100;
       for (let look = 0; look < 3; look++) await object.watch();
+      object.answerWithinMs = patience;
     });
     await unavailable(await waiting);
     await until(async () => !(await machine("hung")).running);
@@ -296,7 +309,7 @@ describe("a container that", () => {
     await until(() => line.closed);
     expect(line.frames.at(-1).type).toBe("draining");
     expect(line.closed!.code).toBe(1012);
-    await until(async () => (await json(ask("/a/drained/health"))).notes[0] === "asleep");
+    await until(async () => (await json(ask("/a/drained/health"))).notes?.[0] === "asleep");
     await awake("drained");
     const again = await Line.open(`/a/drained/ws/${id}?after=0`);
     const said = await until(() => again.frames.find((each) => each.type === "turn_end"));

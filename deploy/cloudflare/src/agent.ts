@@ -31,17 +31,7 @@ interface Memory {
   readonly failed: { readonly count: number; readonly at: number; readonly why: string } | null;
 }
 
-/** What the last look at the running container saw. */
-interface Seen {
-  readonly ready: boolean;
-  readonly code: string;
-  readonly status: string;
-  readonly turns: number;
-  readonly sockets: number;
-}
-
 const NEW: Memory = { agent: "", release: {}, undone: null, failed: null };
-const UNSEEN: Seen = { ready: false, code: "starting", status: "warn", turns: 0, sockets: 0 };
 
 export class AgentContainer extends Container<Env> {
   override defaultPort = PORT;
@@ -51,7 +41,7 @@ export class AgentContainer extends Container<Env> {
   startWithinMs = 20_000;
   answerWithinMs = 5_000;
 
-  #seen = UNSEEN;
+  #turns = 0; //: that ran when it was last looked at
   #understood = false; //: whether the container that runs speaks a version of ours
   #misses = 0;
   #busyAt = Date.now(); //: when there was last something to do
@@ -76,46 +66,40 @@ export class AgentContainer extends Container<Env> {
   /** The cron's question: wakes the container where something was left undone, and touches nothing otherwise. */
   async look(agent: string): Promise<"awake" | "asleep" | "woken"> {
     this.#remember({ agent });
-    if (this.ctx.container?.running) return "awake";
+    if (this.#running) return "awake";
     if (this.#memory.undone === null) return "asleep";
     const why = await this.#wake();
     if (why !== null) throw new Error(`${agent} cannot be woken: ${why}`);
     return "woken";
   }
 
-  /** How it is, from memory. Only whoever brings credentials is passed on, and only to a container that runs. */
+  /** How it is: by its own word while it runs, and otherwise from memory. One that sleeps is ready: it wakes. */
   async #probed(request: Request, path: string): Promise<Response> {
-    const known = request.headers.has("authorization") || request.headers.has("cookie");
-    if (known && path === "/health" && this.ctx.container?.running) {
-      const answer = await this.#ask(path, request.headers);
-      if (answer !== null) return answer;
-    }
-    const { status, note, code } = this.#condition();
+    const answer = this.#running ? await this.#ask(path, request) : null;
+    if (answer !== null) return answer;
+    const { status, note } = this.#condition();
     if (path === "/health") {
       const body = { status, ...this.#memory.release, serviceId: this.#memory.agent, notes: [note] };
       const headers = { "content-type": "application/health+json", "cache-control": "no-store" };
       return new Response(JSON.stringify(body), { status: status === "fail" ? 503 : 200, headers });
     }
-    if (path === "/readyz" && code !== null) return this.#unavailable(request, note);
+    if (path === "/readyz" && status === "fail") return this.#unavailable(request, note);
     return new Response("ok", { headers: { "content-type": "text/plain; charset=utf-8", "cache-control": "no-store" } });
   }
 
-  /** `code` says why it takes no prompts. One that sleeps takes them: it wakes. */
-  #condition(): { status: string; note: string; code: string | null } {
+  #condition(): { status: "pass" | "warn" | "fail"; note: string } {
     const { failed, undone } = this.#memory;
-    const { ready, code, status } = this.#seen;
-    if (this.ctx.container?.running && this.#misses > 0) return { status: "warn", note: "awake, but silent", code: "silent" };
-    if (this.ctx.container?.running) return { status, note: "awake", code: ready ? null : code };
-    if (failed !== null) return { status: "fail", note: `does not start: ${failed.why}`, code: "failed" };
-    if (undone !== null) return { status: "warn", note: `asleep, though ${undone}`, code: null };
-    return { status: "pass", note: "asleep", code: null };
+    if (this.#running) return { status: "fail", note: "awake, and does not answer" };
+    if (failed !== null) return { status: "fail", note: `does not start: ${failed.why}` };
+    if (undone !== null) return { status: "warn", note: `asleep, though ${undone}` };
+    return { status: "pass", note: "asleep" };
   }
 
   // ------------------------------------------------------------ waking
 
   /** Returns when the container answers; otherwise says why it does not. After a failure it is left alone for a while. */
   async #wake(): Promise<string | null> {
-    if (this.ctx.container?.running && (await this.getState()).status === "healthy" && this.#understood) return null;
+    if (this.#running && (await this.getState()).status === "healthy" && this.#understood) return null;
     const failed = this.#memory.failed;
     if (failed !== null && Date.now() < failed.at + retryS(failed.count) * 1000) return failed.why;
     const why = (await this.#started()) ?? (await this.#misunderstood());
@@ -131,7 +115,7 @@ export class AgentContainer extends Container<Env> {
       });
       return null;
     } catch (error) {
-      if (this.ctx.container?.running) await this.destroy(); // it runs and does not listen: nobody else would end it
+      if (this.#running) await this.destroy(); // it runs and does not listen: nobody else would end it
       return error instanceof Error ? error.message : String(error);
     }
   }
@@ -148,7 +132,7 @@ export class AgentContainer extends Container<Env> {
   }
 
   override async onStart(): Promise<void> {
-    this.#seen = UNSEEN;
+    this.#turns = 0;
     this.#understood = false;
     this.#misses = 0;
     this.#busyAt = this.#readyAt = Date.now();
@@ -160,7 +144,7 @@ export class AgentContainer extends Container<Env> {
   /** Only an end that was seen, with exit code 0 and no turn behind it, leaves nothing undone. */
   override async onStop({ exitCode }: { exitCode: number; reason: string }): Promise<void> {
     const ended = (await this.getState()).status === "stopped_with_code" && exitCode === 0;
-    if (ended) this.#remember({ undone: this.#seen.turns > 0 ? "a turn was running" : null });
+    if (ended) this.#remember({ undone: this.#turns > 0 ? "a turn was running" : null });
   }
 
   override onError(error: unknown): void {
@@ -171,7 +155,7 @@ export class AgentContainer extends Container<Env> {
 
   /** Whether the container lives, every half minute while it runs. Cloudflare itself never asks. */
   async watch(): Promise<void> {
-    if (!this.ctx.container?.running) return;
+    if (!this.#running) return;
     await this.schedule(WATCH_S, "watch"); // first: whatever goes wrong below, it is looked at again
     await this.#see();
     const now = Date.now();
@@ -183,32 +167,32 @@ export class AgentContainer extends Container<Env> {
   /** A turn belongs to the agent and not to who listens: while one runs, silence is no reason to sleep. */
   override async onActivityExpired(): Promise<void> {
     await this.#see();
-    if (this.#seen.turns === 0) await this.stop();
+    if (this.#turns === 0) await this.stop();
   }
 
   async #see(): Promise<void> {
     const ready = await this.#ask("/readyz");
-    const health = ready && (await this.#ask("/health", { authorization: `Bearer ${this.#settings["FINN_TOKEN"]}` }));
+    const health = ready && (await this.#ask("/health", { headers: { authorization: `Bearer ${this.#settings["FINN_TOKEN"]}` } }));
     if (!ready || !health) {
       this.#misses += 1;
       return;
     }
     this.#misses = 0;
-    const code = ready.ok ? "" : String((await ready.json<{ code?: string }>()).code);
-    const { status, version, releaseId, checks } = await health.json<Health>();
+    const drains = !ready.ok && (await ready.json<{ code?: string }>()).code === "draining";
+    const { version, releaseId, checks } = await health.json<Health>();
     const count = (name: string): number => Number(checks?.[name]?.[0]?.observedValue ?? 0);
-    this.#seen = { ready: ready.ok, code, status, turns: count("turn:active"), sockets: count("ws:connections") };
+    this.#turns = count("turn:active");
     this.#remember({ release: { version, releaseId } });
-    if (this.#seen.turns + this.#seen.sockets > 0) this.#busyAt = Date.now();
-    if (code !== "draining") this.#readyAt = Date.now();
+    if (this.#turns + count("ws:connections") > 0) this.#busyAt = Date.now();
+    if (!drains) this.#readyAt = Date.now();
   }
 
   /** Asks the container past everything that counts as use. Null where no answer comes in time. */
-  async #ask(path: string, headers: HeadersInit = {}): Promise<Response | null> {
+  async #ask(path: string, { method, headers }: Pick<RequestInit, "method" | "headers"> = {}): Promise<Response | null> {
+    const asked = { method: method ?? "GET", headers: headers ?? {}, signal: AbortSignal.timeout(this.answerWithinMs) };
+    const own = this.#settings["FINN_PUBLIC_URL"]?.replace("https:", "http:");
     try {
-      const port = this.ctx.container?.getTcpPort(PORT);
-      const signal = AbortSignal.timeout(this.answerWithinMs);
-      return (await port?.fetch(`${this.#settings["FINN_PUBLIC_URL"]?.replace("https:", "http:")}${path}`, { headers, signal })) ?? null;
+      return (await this.ctx.container?.getTcpPort(PORT).fetch(`${own}${path}`, asked)) ?? null;
     } catch {
       return null; // the answer is that there is none: whoever asked counts it
     }
@@ -220,6 +204,10 @@ export class AgentContainer extends Container<Env> {
   }
 
   // ------------------------------------------------------------ remembering
+
+  get #running(): boolean {
+    return this.ctx.container?.running ?? false;
+  }
 
   get #memory(): Memory {
     return this.ctx.storage.kv.get<Memory>("memory") ?? NEW;
@@ -244,7 +232,6 @@ export class AgentContainer extends Container<Env> {
 }
 
 interface Health {
-  readonly status: string;
   readonly version: string;
   readonly releaseId: string;
   readonly checks?: Readonly<Record<string, readonly { readonly observedValue: unknown }[]>>;
