@@ -64,7 +64,7 @@ class Machine:
         settings = {"FINN_PORT": "0", "FINN_MODEL": "builtin", **more}
         self.env.write_text("".join(f"{name}='{value}'\n" for name, value in settings.items()))
 
-    def service(self, verb: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def rc(self, verb: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """`service finn VERB`."""
         return subprocess.run(
             ["/bin/sh", self._script, verb],
@@ -112,31 +112,31 @@ def test_the_log_is_turned_over_by_telling_daemon_and_never_finn() -> None:
 
 @pytest.mark.slow
 def test_started_it_answers_and_stopped_it_has_written_everything(machine: Machine) -> None:
-    started = machine.service("start")
+    started = machine.rc("start")
     assert (started.returncode, started.stderr) == (0, "")
     assert started.stdout == f"finn is running as pid {machine.pid}.\n"
     client = machine.client()
     assert client.get("/health")["releaseId"] == "r42"
     client.post("/api/sessions", {"title": "before the stop"})
 
-    again = machine.service("start")
+    again = machine.rc("start")
     assert (again.returncode, again.stderr) == (1, f"finn: it is running already, as pid {machine.pid}\n")
 
-    stopped = machine.service("stop")
+    stopped = machine.rc("stop")
     assert (stopped.returncode, stopped.stdout, stopped.stderr) == (0, "Stopping finn.\n", "")
     assert not machine.pidfile.exists()
     assert "finn has drained" in machine.log.read_text()
-    assert machine.service("status").stdout == "finn is not running.\n"
+    assert machine.rc("status").stdout == "finn is not running.\n"
 
-    assert machine.service("start").returncode == 0
+    assert machine.rc("start").returncode == 0
     assert [each["title"] for each in machine.client().get("/api/sessions")["sessions"]] == ["before the stop"]
-    assert machine.service("stop").returncode == 0
+    assert machine.rc("stop").returncode == 0
 
 
 @pytest.mark.slow
 def test_without_its_settings_nothing_is_started(machine: Machine) -> None:
     machine.env.unlink()
-    refused = machine.service("start")
+    refused = machine.rc("start")
     assert refused.returncode == 1
     assert refused.stderr == (
         f"finn: {machine.env} is missing, so nothing is started (copy .env.example there and edit it)\n"
@@ -147,7 +147,7 @@ def test_without_its_settings_nothing_is_started(machine: Machine) -> None:
 @pytest.mark.slow
 def test_a_wrong_setting_is_told_and_not_tried_again(machine: Machine) -> None:
     machine.configure(FINN_HOST="0.0.0.0")
-    refused = machine.service("start")
+    refused = machine.rc("start")
     assert refused.returncode == 1
     assert (
         "finn: it ended at once: finn: FINN_HOST=0.0.0.0 is reachable from other machines, and FINN_TOKEN"
@@ -159,20 +159,20 @@ def test_a_wrong_setting_is_told_and_not_tried_again(machine: Machine) -> None:
 
 @pytest.mark.slow
 def test_a_second_finn_is_refused_while_the_first_holds_the_data(machine: Machine, tmp_path: Path) -> None:
-    assert machine.service("start").returncode == 0
+    assert machine.rc("start").returncode == 0
     first = machine.pid
-    second = machine.service("start", finn_run=str(tmp_path / "elsewhere"))
+    second = machine.rc("start", finn_run=str(tmp_path / "elsewhere"))
     assert second.returncode == 1
     assert str(first) in second.stderr
     os.kill(first, 0)
-    assert machine.service("stop").returncode == 0
+    assert machine.rc("stop").returncode == 0
 
 
 @pytest.mark.slow
 def test_a_finn_that_does_not_end_is_killed_in_the_end(machine: Machine) -> None:
-    assert machine.service("start").returncode == 0
+    assert machine.rc("start").returncode == 0
     pid = machine.pid
     os.kill(pid, signal.SIGSTOP)
-    stopped = machine.service("stop", finn_patience="1")
+    stopped = machine.rc("stop", finn_patience="1")
     assert stopped.stderr == "finn: it did not end within 1 s and is killed\n"
     assert not machine.pidfile.exists()

@@ -70,10 +70,12 @@ class Server:
         current.symlink_to(self.folder / name)
         subprocess.run([self.folder / "restart"], check=True, timeout=PATIENCE_S)
 
-    def run(self, program: str, *options: str, timeout: str = "60s") -> subprocess.CompletedProcess[str]:
+    def run(
+        self, program: str, *options: str, timeout: str = "60s", token: str = TOKEN
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [ROOT / "scripts" / program, self.url, "--timeout", timeout, *options],
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "FINN_TOKEN": TOKEN},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "FINN_TOKEN": token},
             capture_output=True,
             text=True,
             check=False,
@@ -140,6 +142,25 @@ def ready(server: Server, release: str) -> bool:
         return bool(client.download("/readyz")) and client.get("/health")["releaseId"] == release
     except FinnError:
         return False
+
+
+def test_the_release_that_took_its_place_is_waited_for_and_a_token_to_chat_is_enough(server: Server) -> None:
+    until(lambda: ready(server, "old"))
+    token = Client(server.url, TOKEN).post("/api/tokens", {"scope": "chat"})["token"]
+    server.release("new")
+    server.deploy("new")
+    seen = server.run("smoke", "--release", "new", token=token)
+    assert seen.stdout.startswith("smoke: release new answers: ")
+    assert seen.returncode == 0
+    assert seen.stderr.startswith("smoke: its session stays: ")
+    assert sessions(server) == ["smoke test of new"]
+
+
+def test_a_wrong_token_is_said_at_once(server: Server) -> None:
+    until(lambda: ready(server, "old"))
+    seen = server.run("smoke", token=TOKEN[::-1])
+    assert seen.returncode == 2
+    assert seen.stderr.startswith("smoke: it does not know the token: ")
 
 
 # How the new release is broken, how long it is waited for, and what has to be said about it.

@@ -26,7 +26,7 @@ def read(path: Path) -> Any:
 
 
 def steps(path: Path) -> list[Any]:
-    return [step for job in read(path)["jobs"].values() for step in job.get("steps", [])]
+    return [step for part in read(path)["jobs"].values() for step in part.get("steps", [])]
 
 
 # ---------------------------------------------------------------- what reads them
@@ -100,7 +100,7 @@ def test_what_they_run_is_clean_shell(path: Path) -> None:
 def test_every_job_says_what_it_may_and_that_is_to_read(path: Path) -> None:
     told = read(path)
     assert told["permissions"] == {}
-    assert {json.dumps(job["permissions"]) for job in told["jobs"].values()} == {'{"contents": "read"}'}
+    assert {json.dumps(part["permissions"]) for part in told["jobs"].values()} == {'{"contents": "read"}'}
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -114,7 +114,7 @@ def test_every_action_is_one_commit_and_keeps_no_credentials(path: Path) -> None
 def test_the_tests_run_on_the_base_of_the_image() -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     jobs = read(ROOT / ".github" / "workflows" / "ci.yml")["jobs"].values()
-    assert {job["container"]["image"] for job in jobs if "container" in job} == {base}
+    assert {part["container"]["image"] for part in jobs if "container" in part} == {base}
 
 
 def test_one_deployment_follows_the_other_and_none_is_cut_short() -> None:
@@ -123,9 +123,9 @@ def test_one_deployment_follows_the_other_and_none_is_cut_short() -> None:
 
 @pytest.mark.parametrize("platform", PLATFORMS)
 def test_nothing_is_deployed_that_did_not_pass_and_everything_is_used_and_can_go_back(platform: str) -> None:
-    job = read(DEPLOY)["jobs"][platform]
-    names = [step["name"] for step in job["steps"] if "name" in step]
-    assert job["needs"] == "ci"
+    part = read(DEPLOY)["jobs"][platform]
+    names = [step["name"] for step in part["steps"] if "name" in step]
+    assert part["needs"] == "ci"
     assert names == [
         "Build and push",
         "Remember the release that runs now",
@@ -133,7 +133,7 @@ def test_nothing_is_deployed_that_did_not_pass_and_everything_is_used_and_can_go
         "Use what is there now",
         "Put the old release back",
     ]
-    *_, use, back = job["steps"]
+    *_, use, back = part["steps"]
     assert use["run"] == 'scripts/smoke "$URL" --release "$GITHUB_SHA"'
     assert back["run"].startswith(f'scripts/rollback "$URL" --platform {platform} ')
     assert back["if"].startswith("failure() && steps.deploy.conclusion != 'skipped'")
