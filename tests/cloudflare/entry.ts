@@ -9,6 +9,7 @@ export { ContainerProxy } from "../../deploy/cloudflare/src/door";
 export interface TestEnv extends Env {
   readonly MACHINES: string;
   readonly FINN_TOKEN: string;
+  readonly FINN_TOKEN__BOB: string;
 }
 
 declare global {

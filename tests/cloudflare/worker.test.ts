@@ -42,8 +42,8 @@ const unavailable = async (answer: Response) => {
 describe("routes", () => {
   test("an unknown agent is 404 and makes neither an object nor a container", async () => {
     const before = (await listDurableObjectIds(env.AGENT)).length;
-    const paths = ["/", "/health", "/a/", "/a/nobody/", "/a/Main/", "/a/%6dain/", "/a/main~g1/", "/a/__proto__/", "/a/constructor/", "/a"];
-    for (const where of [...paths, "https://other.example/", "https://main.finn.example/", "https://finn.example:8443/"]) {
+    const paths = ["/a/nobody/health", "/a/", "/a//", "/a/nobody/", "/a/Main/", "/a/%6dain/", "/a/main~g1/", "/a/__proto__/", "/a/constructor/", "/a"];
+    for (const where of [...paths, "https://other.example/", "https://other.example/health", "https://other.example/a/main/", "https://main.finn.example/", "https://finn.example:8443/"]) {
       const answer = await ask(where, { headers: bearer });
       expect([where, answer.status, await problem(answer)]).toEqual([where, 404, "not_found"]);
     }
@@ -61,6 +61,7 @@ describe("routes", () => {
       expect((await json(own(`https://${host}/health`))).serviceId).toBe("alice");
     }
     expect((await json(own("/a/main/health"))).serviceId).toBe("main");
+    expect((await own("https://alice.example/a/main/api/sessions")).status).toBe(404);
   });
 
   test("the name alone is sent to where relative addresses work", async () => {
@@ -69,6 +70,7 @@ describe("routes", () => {
   });
 
   test("the page, its files and its login work under the path, and the cookie stays there", async () => {
+    await awake("main");
     const page = await ask("/a/main/");
     expect(page.status).toBe(200);
     const html = await page.text();
@@ -85,7 +87,25 @@ describe("routes", () => {
     expect((await ask("/a/main/api/sessions", { headers: { cookie: cookie.split(";")[0]! } })).status).toBe(200);
   });
 
+  test("two agents of one host know their own token and their own cookie, though a browser sends both", async () => {
+    const login = async (where: string, token: string) => {
+      const headers = { "content-type": "application/json", origin: HOST };
+      const answer = await until(async () => {
+        const tried = await ask(`${where}/login`, { method: "POST", headers, body: JSON.stringify({ token }) });
+        return tried.status === 503 ? null : tried;
+      });
+      return answer.headers.get("set-cookie")?.split(";")[0];
+    };
+    expect(await login("/a/bob", env.FINN_TOKEN)).toBeUndefined();
+    const [main, bob] = [await login("", env.FINN_TOKEN), await login("/a/bob", env.FINN_TOKEN__BOB)];
+    const known = async (where: string, cookie?: string) => (await ask(`${where}/api/sessions`, { headers: { cookie: cookie ?? "" } })).status;
+    expect(await known("", main)).toBe(200);
+    expect(await known("/a/bob", `theme=dark; ${bob}; ${main}`)).toBe(200);
+    expect(await known("/a/bob", main)).toBe(401);
+  });
+
   test("what a client says of itself does not reach the object", async () => {
+    await awake("main");
     const spoofed = { "x-finn-agent": "alice", "x-finn-proto": "9", "cf-container-target-port": "1" };
     expect((await json(own("/a/main/health", undefined, spoofed))).serviceId).toBe("main");
     expect((await own("/a/main/api/sessions", undefined, spoofed)).status).toBe(200);

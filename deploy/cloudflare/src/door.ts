@@ -18,7 +18,7 @@ export { ContainerProxy } from "@cloudflare/containers"; // an object that is ma
 export default {
   async fetch(request, env) {
     const url = new URL(request.url);
-    const place = placeOf(url, env.AGENTS);
+    const place = placeOf(url, env);
     if (place === null) {
       return refusal(request, { code: "not_found", detail: "no agent is at this address", hint: "agents are at /a/NAME/" });
     }
@@ -48,7 +48,15 @@ function forwarded(request: Request, url: URL, place: Place): Request {
   }
   passed.headers.delete("cf-access-jwt-assertion");
   passed.headers.set("x-finn-agent", place.agent);
+  const cookies = request.headers.get("cookie");
+  if (cookies !== null) passed.headers.set("cookie", nearest(cookies));
   return passed;
+}
+
+/** Of cookies with one name the first, which a browser sends for the longest path: the agent's at /a/NAME/, not the host's. */
+function nearest(cookies: string): string {
+  const pairs = cookies.split("; ").map((each) => [each.split("=", 1)[0], each] as const);
+  return pairs.filter(([name], n) => pairs.findIndex(([other]) => other === name) === n).map(([, each]) => each).join("; ");
 }
 
 /** The answer as it is seen from outside: of an agent by path, the cookie stays under that path. */

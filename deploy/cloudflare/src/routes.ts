@@ -1,8 +1,12 @@
 // Who is meant, from the address alone.
 //
-//   /a/NAME/rest   ─▶ NAME, /rest        any host
-//   HOST/rest      ─▶ whose host it is
-//   anything else  ─▶ nobody
+//   PUBLIC_URL/a/NAME/rest   ─▶ NAME, /rest
+//   HOST/rest                ─▶ whose host it is
+//   anything else            ─▶ nobody
+//
+// One agent's host leads to no other agent: what a browser lets a page do, it lets it do to its own host.
+
+import type { Env } from "./settings";
 
 /** An agent on the list, what is asked of it, and the path under which it is seen from outside ("" for a host's own). */
 export interface Place {
@@ -11,13 +15,16 @@ export interface Place {
   readonly base: string;
 }
 
-const BY_PATH = /^\/a\/([a-z0-9][a-z0-9-]{0,31})(\/.*)?$/;
+const BY_PATH = /^\/a(?:\/([^/]*)(\/.*)?)?$/;
 
 /** The place that a URL means; null where nobody of that name is on the list. A path of "" lacks its last slash. */
-export function placeOf(url: URL, agents: Readonly<Record<string, readonly string[]>>): Place | null {
-  const [, name, rest] = BY_PATH.exec(url.pathname) ?? [];
-  if (name !== undefined) return Object.hasOwn(agents, name) ? { agent: name, path: rest ?? "", base: `/a/${name}` } : null;
-  const agent = Object.keys(agents).find((each) => agents[each]?.includes(url.host));
+export function placeOf(url: URL, { AGENTS, PUBLIC_URL }: Pick<Env, "AGENTS" | "PUBLIC_URL">): Place | null {
+  const found = url.host === new URL(PUBLIC_URL).host ? BY_PATH.exec(url.pathname) : null;
+  if (found !== null) {
+    const [, name = "", rest = ""] = found;
+    return Object.hasOwn(AGENTS, name) ? { agent: name, path: rest, base: `/a/${name}` } : null;
+  }
+  const agent = Object.keys(AGENTS).find((each) => AGENTS[each]?.includes(url.host));
   return agent === undefined ? null : { agent, path: url.pathname, base: "" };
 }
 

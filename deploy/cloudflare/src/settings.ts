@@ -6,7 +6,7 @@ export interface Env {
   readonly AGENT: DurableObjectNamespace<AgentContainer>;
   /** The allow-list: each agent with the hosts that mean it. */
   readonly AGENTS: Readonly<Record<string, readonly string[]>>;
-  /** The own address, without a path: where agents are that have no host. */
+  /** The own address, without a path: where every agent is at /a/NAME/. */
   readonly PUBLIC_URL: string;
   /** Part of every object's name. */
   readonly GENERATION: number;
