@@ -73,13 +73,16 @@ def _awaited(look: Callable[[], str], end: float) -> str:
 def _release(client: Client, wanted: str | None) -> str:
     try:
         health = client.get("/health", accept=(200, 503))
-        found = str(health["releaseId"])
     except Answered as error:
         if error.code == "unauthorized":  # also in five minutes
             raise UsageError(f"it does not know the token: {error}", hint="set FINN_TOKEN to its owner's") from error
         raise Failed(f"it answers, and not how it is: {error}", hint="look at the log of its start") from error
-    except (FinnError, ValueError, KeyError) as error:
+    except (FinnError, ValueError) as error:
         raise Failed(f"nothing answers as finn does: {error}", hint="look at the log of its start") from error
+    if "releaseId" not in health:  # whoever stands before it answers in its place
+        told = health.get("detail", "no release is said")
+        raise Failed(f"nothing answers as finn does: {told}", hint="look at the log of its start")
+    found = str(health["releaseId"])
     if wanted is not None and found != wanted:
         raise Failed(f"release {found} answers, and {wanted} should", hint="the deployment has not replaced it")
     if health["status"] == "fail":

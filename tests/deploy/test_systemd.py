@@ -76,7 +76,7 @@ def test_a_stop_has_its_time_and_a_wrong_setting_is_no_loop() -> None:
     budget = re.search(r"FINN_SHUTDOWN_BUDGET=(\S+)", told["Environment"])
     assert budget
     assert settings.duration(budget[1]) + 10 <= float(told["TimeoutStopSec"])
-    assert (told["KillMode"], told["Restart"], told["RestartPreventExitStatus"]) == ("mixed", "on-failure", "2")
+    assert (told["KillMode"], told["Restart"], told["RestartPreventExitStatus"]) == ("mixed", "on-failure", "2 243")
     assert float(section("Unit")["StartLimitIntervalSec"]) > float(section("Unit")["StartLimitBurst"]) * float(
         told["RestartSec"]
     )
