@@ -1,6 +1,8 @@
 """Asks a running gateway, for the commands: HTTP and one WebSocket, with the owner's token.
 
 DATA_DIR/run.json ─▶ url          DATA_DIR/auth/token or FINN_TOKEN ─▶ Authorization
+
+The address may have a path, where finn stands under one. A finn that sleeps is woken, also to be asked how it is.
 """
 
 import json
@@ -64,7 +66,8 @@ class Client:
             usable = False
         if not usable:
             raise UsageError(f"{url} is not the address of a finn", hint="say it as http://HOST:PORT")
-        self._token = token
+        self._base = self._url.path.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {token}", "X-Wake": "1"}
         self._timeout_s = timeout_s
 
     @classmethod
@@ -110,9 +113,8 @@ class Client:
     def _request(self, method: str, path: str, body: bytes | None, accept: Collection[int]) -> bytes:
         make = HTTPSConnection if self._url.scheme == "https" else HTTPConnection
         connection = make(self._url.hostname or "", self._url.port, timeout=self._timeout_s)
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
-            connection.request(method, path, body, headers)
+            connection.request(method, self._base + path, body, {**self._headers, "Content-Type": "application/json"})
             answer = connection.getresponse()
             data = answer.read()
         except (OSError, HTTPException) as error:
@@ -130,11 +132,10 @@ class Client:
         from websockets.sync.client import connect
 
         scheme = "wss" if self._url.scheme == "https" else "ws"
-        headers = {"Authorization": f"Bearer {self._token}"}
         try:
             opened = connect(
-                f"{scheme}://{self._url.netloc}/ws/{quote(session, safe='')}",
-                additional_headers=headers,
+                f"{scheme}://{self._url.netloc}{self._base}/ws/{quote(session, safe='')}",
+                additional_headers=self._headers,
                 compression=None,
                 max_size=None,
             )

@@ -55,6 +55,10 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 OWN_SITES = ("same-origin", "none")  #: of Sec-Fetch-Site: our page, or typed by a person
 PROBES = ("/livez", "/readyz", "/health")
 REQUEST_ID_BYTES = 8
+PROTO = (
+    b"x-finn-proto",
+    b"1",
+)  #: version of what we and who stands before us expect of one another (deploy/cloudflare)
 SWITCHED, LEFT = 101, 499  #: in the access log: an accepted socket; a caller who did not wait for the answer
 
 access = logging.getLogger("finn.access")
@@ -71,11 +75,11 @@ def request_id(headers: Headers, entropy: Entropy) -> str:
 
 
 def sealed(headers: Headers, own_id: str) -> list[tuple[bytes, bytes]]:
-    """The headers of an answer with the id and those of SECURITY_HEADERS that it does not carry itself."""
+    """The headers of an answer with the id, our version, and what it does not carry itself of SECURITY_HEADERS."""
     headers = list(headers)
     present = {name.lower() for name, _ in headers}
     missing = [(name, value) for name, value in SECURITY_HEADERS if name not in present]
-    return [*headers, *missing, (b"x-request-id", own_id.encode())]
+    return [*headers, *missing, PROTO, (b"x-request-id", own_id.encode())]
 
 
 class Envelope:

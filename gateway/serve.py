@@ -3,7 +3,8 @@
     bind ─▶ probes are answered ─▶ model ─▶ auth ─▶ finn (starting ─▶ ready: run.json, the login link)
          ─▶ signal ─▶ drain ─▶ 0
 
-1 where the start or the run failed, with the reason on stderr; never 0 after a crash.
+1 where the start or the run failed, with the reason on stderr; never 0 after a crash. As PID 1 all of it is done in a
+child (gateway/first.py).
 """
 
 import gc
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ from starlette.applications import Starlette
 
 from gateway.auth import Auth
 from gateway.doors import layers
+from gateway.first import beside, is_first
 from gateway.hidden import hide_memory
 from gateway.listener import bind
 from gateway.logs import logging_to
@@ -46,6 +49,13 @@ SWITCH_S = 0.001  #: after so long a thread that computes lets another go on, so
 
 def serve(settings: Settings) -> int:
     """Runs finn until it is told to stop; the exit code. Raises FinnError for what keeps it from starting."""
+    if not is_first():
+        return _served(settings)
+    hide_memory()  # of the first process too: it was started with the same environment
+    return beside(partial(_served, settings))
+
+
+def _served(settings: Settings) -> int:
     listener = bind(settings.host, settings.port)
     sys.setswitchinterval(SWITCH_S)
     scrub()

@@ -18,7 +18,7 @@ from persistence.blobs import Blobs, Kind
 from persistence.bodies import Place, Tails
 from persistence.clock import Clock, Ids
 from persistence.codec import Lost, decode, place_of
-from persistence.disk import Disk
+from persistence.disk import Disk, refused
 from persistence.errors import Damaged, NotFound, StoreError
 from persistence.events import ChunkSealed, Unknown
 from persistence.fold import Fold, Folded
@@ -70,9 +70,12 @@ class Paths:
         return self.root / "quarantine"
 
     def make(self, disk: Disk) -> None:
-        """They are there afterwards. Raises OSError."""
+        """They are there afterwards. Raises StorageError."""
         for folder in (self.wal, self.snapshots, self.chunks, self.blobs, self.quarantine):
-            disk.mkdir(folder)
+            try:
+                disk.mkdir(folder)
+            except OSError as error:
+                raise refused(error, folder) from error
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Getting in and out with a browser.
 
-    finn token ─▶ GET /login?once=CODE ─▶ a page with one button ─▶ POST /login ─▶ cookie, 303 to /
+    finn token ─▶ GET /login?once=CODE ─▶ a page with one button ─▶ POST /login ─▶ cookie, 303 to the page
 
 The link alone opens nothing: what fetches links to preview them presses no button. The page works without a script. It
 is the one answer with another Referrer-Policy, since under `no-referrer` a browser calls the origin of a form `null`.
@@ -29,6 +29,7 @@ FORM = "application/x-www-form-urlencoded"
 CODE = re.compile(r"[A-Za-z0-9_-]{16,128}")
 REFERRER_POLICY = "same-origin"
 FIRST = "Press the button to open finn in this browser. The link works once."
+PAGE = "./"  #: seen from /login, also where finn stands under a path of somebody else's
 WITHOUT_LINK = "Paste your token, or run “finn token” for a login link."
 
 
@@ -75,11 +76,11 @@ async def _log_in_by_form(request: Request, auth: Auth, *, secure: bool) -> Resp
         cookie = await _cookie(request, auth, Login(token=form.get("token"), once=form.get("once")))
     except Refused as refused:
         if auth.accepts_cookie(request.cookies.get(COOKIE, "")):
-            return RedirectResponse("/", HTTPStatus.SEE_OTHER)
+            return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER)
         wait = retry_after(refused)
         headers = {"Retry-After": wait} if wait else {}
         return page("", f"That did not work: {refused}.", status=CODES[refused.code].status, headers=headers)
-    return RedirectResponse("/", HTTPStatus.SEE_OTHER, headers=_session(cookie, secure=secure))
+    return RedirectResponse(PAGE, HTTPStatus.SEE_OTHER, headers=_session(cookie, secure=secure))
 
 
 async def _cookie(request: Request, auth: Auth, login: Login) -> str:

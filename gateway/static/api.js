@@ -1,4 +1,5 @@
 // The server over HTTP: one function for each thing the page asks. The cookie is the browser's business; no token is kept.
+// Every address is relative to the page: finn may stand under a path.
 
 /** An answer that is not 2xx, or none at all (status 0, code "unreachable"). `hint` says what to do. */
 export class ApiError extends Error {
@@ -37,7 +38,7 @@ export const renameSession = (id, title) => ask("PATCH", `/api/sessions/${id}`, 
 export const deleteSession = (id) => ask("DELETE", `/api/sessions/${id}`);
 export const restoreSession = (id) => ask("POST", `/api/sessions/${id}/restore`, {});
 export const messages = (id, before = Number.MAX_SAFE_INTEGER) => ask("GET", `/api/sessions/${id}/messages?before=${before}&limit=60&notes=true`);
-export const exportPath = (id) => `/api/sessions/${id}/export?format=md`;
+export const exportPath = (id) => `api/sessions/${id}/export?format=md`;
 
 async function ask(method, path, body, alsoFine = []) {
   const response = await send(method, path, body);
@@ -50,7 +51,7 @@ async function ask(method, path, body, alsoFine = []) {
 async function send(method, path, body) {
   const headers = { Accept: "application/json", ...(body ? { "Content-Type": "application/json" } : {}) };
   try {
-    return await fetch(path, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin", cache: "no-store" });
+    return await fetch(`.${path}`, { method, headers, body: body && JSON.stringify(body), credentials: "same-origin", cache: "no-store" });
   } catch {
     throw new ApiError(0, { code: "unreachable", detail: "finn does not answer.", hint: "Is it running on this address?" }, null);
   }

@@ -3,7 +3,7 @@
 //   connecting ──hello──▶ open ──close, or silence──▶ waiting ──delay──▶ connecting
 //                                    └─ 4401, 4404 ─▶ closed (only the person can mend that)
 //
-// It knows frames only as { type }; what they mean is transcript.js. The address is always this page's own host.
+// It knows frames only as { type }; what they mean is transcript.js. The address is always this page's own.
 
 export const LOGGED_OUT = 4401;
 export const GONE = 4404;
@@ -110,7 +110,8 @@ export function openSocket({ session, cursor, onFrame, onState }) {
 }
 
 function address(session, { seq, epoch }) {
-  const scheme = location.protocol === "https:" ? "wss:" : "ws:";
   const reign = epoch === null ? "" : `&epoch=${epoch}`;
-  return `${scheme}//${location.host}/ws/${session}?after=${seq}${reign}`;
+  const url = new URL(`ws/${session}?after=${seq}${reign}`, location.href);
+  url.protocol = url.protocol.replace("http", "ws");
+  return url.href;
 }

@@ -98,7 +98,7 @@ class Finn:
         """Starts `finn serve` and waits until it says where it is. Raises Died with what it said instead."""
         with (self.folder / "stderr").open("a") as errors:
             self._process = subprocess.Popen(
-                [*self._wrapper, COMMAND, "serve", "--data-dir", self.data, "--port", str(self.port)],
+                self.serving(),
                 env=self.environment(),
                 cwd=self.folder,
                 stdout=subprocess.PIPE,
@@ -110,6 +110,10 @@ class Finn:
             self.kill()
             raise Died(f"finn did not become ready; it said {said!r}\n{self.log[-4000:]}")
         self.port, self.login_link = int(ready[1]), ready[2]
+
+    def serving(self) -> Sequence[str | Path]:
+        """The command that serves."""
+        return (*self._wrapper, COMMAND, "serve", "--data-dir", self.data, "--port", str(self.port))
 
     def _said(self) -> str:
         """What the process prints until it is ready, has ended or takes too long."""

@@ -70,6 +70,18 @@ async def test_a_request_id_that_cannot_be_told_is_replaced(tmp_path: Path, sent
         assert one != other and len(one) == 16
 
 
+async def test_every_answer_says_which_version_it_speaks_with_who_stands_before_us(tmp_path: Path) -> None:
+    async with serving(tmp_path) as site:
+        answers = [
+            await site.ask("GET /"),
+            await site.ask("GET /nowhere"),
+            await site.ask("GET /", host="evil"),
+            await site.upgrade("/ws/1", site.bearer()),
+            await site.send(b"nonsense\r\n\r\n"),
+        ]
+        assert [answer.headers["x-finn-proto"] for answer in answers] == ["1"] * len(answers)
+
+
 async def test_every_answer_carries_the_security_headers(tmp_path: Path) -> None:
     async with serving(tmp_path) as site:
         for answer in [

@@ -24,7 +24,7 @@ test("every vendored library comes with its licence", () => {
 });
 
 test("index.html preloads every module, so that none waits for another", () => {
-  const preloaded = [...text("index.html").matchAll(/modulepreload" href="\/static\/([^"]+)"/g)].map((match) => match[1]);
+  const preloaded = [...text("index.html").matchAll(/modulepreload" href="static\/([^"]+)"/g)].map((match) => match[1]);
   assert.deepEqual(preloaded.sort(), modules.filter((path) => path !== "app.js"));
 });
 
