@@ -43,8 +43,8 @@ def path(root: Path) -> Path:
 def content(root: Path) -> bytes:
     """The file, or nothing while there is none."""
     try:
-        return path(root).read_bytes()
-    except FileNotFoundError:
+        return path(root).read_bytes() if path(root).is_file() else b""
+    except FileNotFoundError:  # moved aside since
         return b""
 
 
