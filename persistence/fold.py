@@ -66,6 +66,10 @@ def changed(state: S, changes: Mapping[str, Any]) -> S:
     return twin
 
 
+class OtherRelease(ValueError):
+    """A sound state that another release folded, in which something is not as this one folds it."""
+
+
 class Folded:
     """The present state of every fold. Changed by `step` alone; reads give frozen values."""
 
@@ -111,11 +115,13 @@ class Folded:
         return {fold.name: {"v": fold.version, "state": self._dump(fold)} for fold in self.folds}
 
     def load(self, sections: Mapping[str, Json]) -> None:
-        """Takes the states that `dump` gave. Raises KeyError, or ValueError for another version or shape.
+        """Takes the states that `dump` gave. Raises OtherRelease, or ValueError and KeyError for another shape.
 
         A section with a `seq` was carried on by programs without that fold, and has not seen what came after that seq.
         """
         for fold in self.folds:
+            if fold.name not in sections:
+                raise OtherRelease(f"fold {fold.name} is not in the snapshot")
             self._load(fold, sections[fold.name])
 
     def load_what_fits(self, sections: Mapping[str, Json]) -> list[str]:
@@ -139,12 +145,12 @@ class Folded:
 
     def _load(self, fold: Fold[Any], section: Json) -> None:
         if "seq" in section:
-            raise ValueError(f"fold {fold.name} was last folded at seq {section['seq']}")
+            raise OtherRelease(f"fold {fold.name} was last folded at seq {section['seq']}")
         version, state = section["v"], section["state"]
         while version in fold.lifts and version < fold.version:
             version, state = version + 1, fold.lifts[version](state)
         if version != fold.version:
-            raise ValueError(f"fold {fold.name} has version {fold.version}, the snapshot {section['v']}")
+            raise OtherRelease(f"fold {fold.name} has version {fold.version}, the snapshot {section['v']}")
         self._states[fold.name].update(
             {stream: fold.load(one) for stream, one in state.items()} if fold.per_stream else {WHOLE: fold.load(state)}
         )

@@ -393,6 +393,10 @@ class Journal:
         """Writes the present state. Raises StorageError, OSError or Damaged where the disk refuses."""
         await self._upkeep.snapshot()
 
+    async def renew(self) -> None:
+        """The same where the newest is not of now already. Raises what `snapshot` raises."""
+        await self._upkeep.renew()
+
     async def save(self) -> None:
         """The same where anything has changed since the last one, and what nobody needs after it goes."""
         await self._upkeep.save()

@@ -58,7 +58,7 @@ class Picture:
 
 async def take(journal: Journal, *, manifest: int, time: int) -> Picture:
     """The picture of now. Raises StorageError, OSError or Damaged where the disk refuses."""
-    await journal.snapshot()
+    await journal.renew()
     taken = await asyncio.to_thread(_newest, journal.paths.snapshots)
     picture = await asyncio.to_thread(of, taken, manifest=manifest, time=time)
     tails = {name: await _tail(journal, name, stream, picture.seq) for name, stream in picture.streams.items()}

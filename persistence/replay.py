@@ -21,7 +21,7 @@ from persistence.codec import Lost, decode, place_of
 from persistence.disk import Disk, refused
 from persistence.errors import Damaged, NotFound, StoreError
 from persistence.events import ChunkSealed, Unknown
-from persistence.fold import Fold, Folded
+from persistence.fold import Fold, Folded, OtherRelease
 from persistence.frame import GENESIS
 from persistence.lock import Lock, hold
 from persistence.measure import Observe, unobserved
@@ -303,6 +303,8 @@ def _base(disk: Disk, paths: Paths, folds: tuple[Fold[Any], ...]) -> tuple[Snaps
             snapshot = decode_snapshot(path.read_bytes(), path.name)
             sound = sound or snapshot
             folded.load(snapshot.folds)
+        except OtherRelease:  # after an update, or back from one: the log has it all, and is folded anew
+            continue
         except (Damaged, KeyError, ValueError, OSError) as problem:
             problems.append(f"{path.name}: {problem}")
             continue

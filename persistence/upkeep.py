@@ -60,6 +60,7 @@ class Upkeep:
         self._full: set[str] = set()
         self._sealing = asyncio.Lock()  # two at once would put the same records into two chunks
         self._writing: asyncio.Future[Path] | None = None  # it goes on when whoever wanted it is cut off
+        self._saved = False  #: whether this process has written a snapshot
         self._dirty_records = 0
         self._dirty_bytes = 0
         self._snapshot_at = means.clock.monotonic()
@@ -178,9 +179,16 @@ class Upkeep:
         self._writing.add_done_callback(_told)
         try:
             await asyncio.shield(self._writing)
+            self._saved = True
         except BaseException:
             self._dirty_records += 1  # there is something to save still, but not again with every record
             raise
+
+    async def renew(self) -> None:
+        """As `snapshot`, where the newest is not of now already, is being written yet, or is of another process."""
+        written = self._saved and self._writing is not None and self._writing.done()
+        if self._dirty_records or not written:
+            await self.snapshot()
 
     async def prune(self, confirmed_floor: int | None = None) -> int:
         """Drops the segments of the log that nobody needs any more; how many. See Journal.prune."""

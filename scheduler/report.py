@@ -88,8 +88,16 @@ def _category(category: str, findings: Sequence[Json], width: int, *, colour: bo
         yield f"  {category:<11} {_painted('pass', 'well', colour=colour)} ({len(findings)})"
     else:
         yield f"  {category:<11} {_painted(worst, worst.upper(), colour=colour)}"
-    for finding in told:
-        yield from _finding(finding, width, colour=colour)
+    for _, alike in groupby(told, key=_said):
+        first, *others = alike
+        yield from _finding(first, width, colour=colour)
+        if others:
+            yield f"{' ' * MARGIN}(so say {len(others)} more)"
+
+
+def _said(finding: Json) -> tuple[Json, ...]:
+    """What people read of it; several in a row that say the same are one to them."""
+    return (*(finding[key] for key in ("severity", "detail", "remediation", "fixability")), str(finding["data"]))
 
 
 def _finding(finding: Json, width: int, *, colour: bool) -> Iterator[str]:

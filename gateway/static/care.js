@@ -63,7 +63,9 @@ const WORST_FIRST = ["fail", "warn", "info"];
 export function findingRows({ findings }) {
   const sick = WORST_FIRST.flatMap((severity) => findings.filter((finding) => finding.severity === severity));
   const mended = findings.filter((finding) => finding.severity === "pass" && finding.fixability === "fixed");
-  return [...sick, ...mended].map((finding) => ({
+  const alike = ({ severity, detail, remediation, data, fixability }) => JSON.stringify([severity, detail, remediation, data, fixability]);
+  const once = [...new Map([...sick].reverse().map((finding) => [alike(finding), finding])).values()].reverse();
+  return [...once, ...mended].map((finding) => ({
     id: finding.id,
     tone: TONES[finding.severity],
     what: told(finding.severity === "pass" ? finding.title : finding.detail),

@@ -57,7 +57,7 @@ def _see_usable(site: Site) -> Seen:
     if not sound:
         return Seen("pass", "there is none; the log is folded from its first record")
     path, newest = sound[0]
-    problem = next((one for one in site.past.problems if one.startswith(f"{path.name}: ")), "")
+    problem = _misfit(site, newest)
     if problem:
         whole = not site.log.bases or site.log.bases[0] == 1
         hint = (
@@ -65,8 +65,17 @@ def _see_usable(site: Site) -> Seen:
             if whole
             else "start the release that wrote it"
         )
-        return Seen("info" if whole else "warn", f"another release wrote it: {problem[:200]}", hint)
+        return Seen("info" if whole else "warn", f"another release wrote it: {path.name}: {problem[:200]}", hint)
     return Seen("pass", f"the newest is of record {newest.seq}", data={"seq": newest.seq})
+
+
+def _misfit(site: Site, snapshot: Snapshot) -> str:
+    """Why today's folds cannot take its state; empty where they can."""
+    try:
+        Folded((STREAMS, REIGNS, *site.folds)).load(snapshot.folds)
+    except (KeyError, ValueError) as problem:
+        return str(problem)
+    return ""
 
 
 # ---------------------------------------------------------------- are there enough

@@ -34,6 +34,7 @@ ORPHANS_MOST = 1000  #: objects that are counted
 _LEFT = re.compile(r"orphans-([0-9]{1,15})-([0-9A-Za-z_-]{1,64})-([0-9]{16})\.wal")
 _TS = re.compile(rb'"ts":(\d+)')
 
+KEYS = "look at FINN_STORE_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what the key may do in this bucket"
 UNSET = Seen("pass", "no store is set")
 
 
@@ -89,13 +90,11 @@ def _see_credentials(site: Site) -> Seen:
         return UNSET
     if not site.there.refused:
         return _unknown(site) or Seen("pass", "the store takes the key")
-    assert site.there.error is not None
-    return Seen(
-        "fail",
-        f"the store refuses: {site.there.error.message}",
-        "look at FINN_STORE_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what the key may do in this bucket",
-        {"hint": site.there.error.hint},
-    )
+    error = site.there.error
+    assert error is not None
+    folder = str(site.settings.get("FINN_STORE_URL")).startswith("file:")
+    remedy = f"{error.hint}; or correct FINN_STORE_URL" if folder and error.hint else KEYS
+    return Seen("fail", f"the store refuses: {error.message}", remedy, {"hint": error.hint})
 
 
 def _see_conditions(site: Site) -> Seen:

@@ -42,7 +42,10 @@ def path(root: Path) -> Path:
 
 def content(root: Path) -> bytes:
     """The file, or nothing while there is none."""
-    return path(root).read_bytes() if path(root).is_file() else b""
+    try:
+        return path(root).read_bytes() if path(root).is_file() else b""
+    except FileNotFoundError:  # moved aside since
+        return b""
 
 
 def lines(root: Path) -> list[Json]:

@@ -5,6 +5,7 @@
 Skipped, visibly, where the commit is not there, as in a shallow clone.
 """
 
+import hashlib
 import subprocess
 import sys
 import zipfile
@@ -102,7 +103,7 @@ def test_nothing_is_lost_when_finn_is_rolled_forward_back_and_forward(two: Two, 
     today.start()
     works(today, session, said)
     assert files(today) == {**everything, "by-hand.txt": "word5"}
-    until(lambda: {f"workspace/{name}" for name in everything} <= kept(today))
+    until(lambda: digests({**everything, "by-hand.txt": "word5"}) <= kept(today), "the store never had every file")
     saved(today)
     today.kill()
     gone(today.data)
@@ -115,9 +116,15 @@ def test_nothing_is_lost_when_finn_is_rolled_forward_back_and_forward(two: Two, 
     assert (verdict["ok"], verdict["damage"], verdict["gaps"]) == (True, [], [])
 
 
-def kept(it: Finn) -> set[str]:
-    """The files that the store has."""
-    return {one["path"] for one in it.ask("GET", "/api/storage").json["inventory"] if "store" in one["tiers"]}
+def kept(it: Finn) -> set[tuple[str, str]]:
+    """The files that the store has, each with the hash of what is in it."""
+    inventory = it.ask("GET", "/api/storage").json["inventory"]
+    return {(one["path"], one["sha256"]) for one in inventory if "store" in one["tiers"]}
+
+
+def digests(texts: dict[str, str]) -> set[tuple[str, str]]:
+    """The same of files of the workspace."""
+    return {(f"workspace/{name}", hashlib.sha256(text.encode()).hexdigest()) for name, text in texts.items()}
 
 
 def test_the_earlier_release_takes_over_a_restored_directory_and_gives_it_back(two: Two) -> None:

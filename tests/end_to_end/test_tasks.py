@@ -11,7 +11,9 @@ import pytest
 
 from scheduler.scheduler import COOLDOWN_S
 from tests.end_to_end.bucket import Bucket, checks, saved
-from tests.end_to_end.finn import Finn, finn, until
+from tests.end_to_end.finn import ECHO, Finn, finn, until
+from tests.end_to_end.machines import Directory, Remote
+from tests.end_to_end.machines import saved as saved_to_store
 from tests.fault_proxy import Fault
 
 # A `sitecustomize` is loaded by every Python that has one on its path.
@@ -124,6 +126,28 @@ def test_the_tasks_are_listed_and_one_that_is_not_there_is_not_found(tmp_path: P
         assert it.ask("GET", "/api/tasks", bearer=False).code == "unauthorized"
         assert it.ask("POST", "/api/tasks/health/run", bearer=False).code == "unauthorized"
         assert "  tasks   4 work; next " in it.command("status").stdout
+
+
+def test_where_nothing_changes_every_task_writes_nothing_here_and_sends_nothing(tmp_path: Path) -> None:
+    store, remote = Directory(tmp_path), Remote(tmp_path)
+    with finn(tmp_path, [ECHO], **store.settings, **remote.settings) as it:
+        it.say(it.new_session(), "hello")
+        names = [one["name"] for one in it.ask("GET", "/api/tasks").json["tasks"]]
+        assert len(names) == 8
+        saved_to_store(it)
+        for _ in range(2):  # the first drill and snapshot leave what the last archive has to send
+            for name in names:
+                assert run(it, name)["last_error"] is None
+        before = written(it.data, store.folder, remote.folder)
+        for name in names:
+            assert run(it, name)["last_error"] is None
+        assert written(it.data, store.folder, remote.folder) == before
+
+
+def written(*folders: Path) -> dict[Path, tuple[int, int]]:
+    """Every file, with when and as what it was last written."""
+    files = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in files}
 
 
 def test_a_bead_that_lies_still_is_labelled_by_its_task_once(tmp_path: Path) -> None:

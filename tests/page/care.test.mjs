@@ -50,6 +50,12 @@ test("findings are told the worst first, and what is well is only counted", () =
   assert.deepEqual(doctorWords({ findings: [findings[0], findings[3]] }), { tone: "good", text: "Nothing is wrong. 2 things were looked at" });
 });
 
+test("what several looks say in the same words is said once", () => {
+  const unknown = ["a", "b", "c"].map((id) => finding(id, "info"));
+  assert.deepEqual(findingRows({ findings: unknown }).map((row) => row.id), ["a"]);
+  assert.equal(findingRows({ findings: [...unknown, finding("d", "info", { detail: "another" })] }).length, 2);
+});
+
 test("what was mended stays to be seen, and what cannot be mended says why", () => {
   const rows = findingRows({ findings: [finding("a", "pass", { fixability: "fixed" }), finding("b", "warn", { data: { blocked: "stop finn first" } }), finding("c", "warn", { data: { tried: "the disk is full" } })] });
   assert.deepEqual(rows.map((row) => [row.id, row.remedy, row.note]), [

@@ -361,6 +361,7 @@ async def test_an_older_program_keeps_what_it_does_not_know_and_a_newer_one_fold
                 assert journal.streams(LEDGER)[STREAM].count > 1
     dreaming(True)
     async with opened(tmp_path / "here", *new) as journal:
+        assert journal.loss == "", "a snapshot of another release is no loss: the log has everything"
         assert journal.streams(DREAMS)[STREAM] == new_state
         assert journal.whole(PROMPTS).count == 4, "also what came while nobody had that fold"
         assert journal.held == ()

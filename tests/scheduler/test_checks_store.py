@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -128,6 +129,15 @@ def test_store_credentials(ward: Ward) -> None:
     ward.changed["store"] = lambda: Odd(store_of(ward), refusal)
     assert unsound(ward) == ["store.credentials"]
     assert ward.examine()["store.credentials"].severity == "fail"
+
+
+def test_a_folder_that_refuses_is_not_mended_by_a_key() -> None:
+    ward = new_ward(store=True)
+    folder = Path(ward.environ["FINN_STORE_URL"].removeprefix("file://"))
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    told = ward.examine()["store.credentials"].remediation
+    assert "link or file" in told and "AWS" not in told
 
 
 def test_a_store_that_cannot_even_be_opened_is_a_finding(ward: Ward) -> None:

@@ -57,6 +57,20 @@ def test_text_has_one_line_for_a_sound_subject_and_none_of_anybody_s_escapes() -
     assert "and 3 steps more" in " ".join(said.split())
 
 
+def test_what_several_looks_say_in_the_same_words_is_said_once() -> None:
+    unknown = [Finding(f"store.{name}", "info", name, "not known: it does not answer") for name in ("a", "b", "c")]
+    other = Finding("store.d", "info", "d", "not known either")
+    said = as_text(as_json([*unknown, other], "1")).splitlines()
+    assert sum("not known: it does not answer" in line for line in said) == 1
+    assert [line.strip() for line in said[3:8]] == [
+        "info  whether a",
+        "not known: it does not answer",
+        "(so say 2 more)",
+        "info  whether d",
+        "not known either",
+    ]
+
+
 def test_colour_paints_words_and_nothing_else() -> None:
     plain, painted = (as_text(as_json(FINDINGS, "1"), 80, colour=colour) for colour in (False, True))
     assert painted != plain
