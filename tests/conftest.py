@@ -11,7 +11,7 @@ import inspect
 import os
 import random
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,3 +72,12 @@ def _limit_s(test: pytest.Function) -> float:
 async def _in_time(test: Coroutine[Any, Any, None], limit_s: float) -> None:
     async with asyncio.timeout(limit_s):
         await test
+
+
+@pytest.fixture(autouse=True)
+def _same_umask() -> Iterator[None]:
+    """The command line narrows the umask of its process, which is ours where a test calls it."""
+    before = os.umask(0o077)
+    os.umask(before)
+    yield
+    os.umask(before)

@@ -53,7 +53,7 @@ def test_come_back_later_always_says_when() -> None:
 
 def test_every_error_that_a_request_may_meet_has_a_meaning_in_http() -> None:
     # These end a start, or are told to a tool's caller, by a command or in a finding.
-    elsewhere = {"usage", "locked", "bind", "damaged", "path", "unreachable"}
+    elsewhere = {"usage", "locked", "bind", "damaged", "path", "unreachable", "smoke"}
     assert {each.code for each in tree(FinnError) if each is not Refused} - elsewhere - {"internal"} <= set(CODES)
 
 

@@ -87,7 +87,9 @@ def contained(
     """One on loopback, whose model says what `replies` say."""
     model = folder / "model"
     model.mkdir(parents=True)
-    (model / "script.json").write_text(json.dumps({"log": "sent.jsonl", "replies": [*replies], "loop": True}))
-    os.chown(model, USER, USER)
+    script = model / "script.json"
+    script.write_text(json.dumps({"log": "sent.jsonl", "replies": [*replies], "loop": True}))
+    for path in (model, script):
+        os.chown(path, USER, USER)
     own = {"FINN_HOST": "127.0.0.1", "FINN_TOKEN": TOKEN, "FINN_MODEL": "scripted:/model/script.json"}
     return Contained(yard, folder, {**own, **settings}, options)
