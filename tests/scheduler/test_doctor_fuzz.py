@@ -76,7 +76,9 @@ def link(path: Path, dice: Dice) -> None:
 
 
 def twin(path: Path, dice: Dice) -> None:
-    shutil.copy(path, path.with_name(f"{dice.randrange(60):016d}{path.suffix}"))
+    other = path.with_name(f"{dice.randrange(60):016d}{path.suffix}")
+    if other != path and not other.is_symlink():  # which may lead out of the folder, or back
+        shutil.copy(path, other)
 
 
 DEEDS: tuple[Callable[[Path, Dice], None], ...] = (flip, cut, hole, zeros, noise, more, gone, folder, link, twin)
