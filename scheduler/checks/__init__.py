@@ -36,22 +36,3 @@ CHECKS: tuple[Check, ...] = (
     *disk.CHECKS,
     *deploy.CHECKS,
 )
-
-#: The subjects, also one that has no check of its own.
-CATEGORIES = (
-    "config",
-    "runtime",
-    "dirs",
-    "wal",
-    "snapshots",
-    "store",
-    "git",
-    "sessions",
-    "beads",
-    "identity",
-    "model",
-    "sandbox",
-    "security",
-    "disk",
-    "deploy",
-)
